@@ -1,0 +1,88 @@
+"""A file that a runtime opens, with what is needed to feed it and to trust it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from lilliput.errors import LilliputError
+from lilliput.noun import Noun
+from lilliput.preprocessing import Preprocessing
+
+METADATA_KEY = "lilliput"
+
+
+class TensorSpec(Noun):
+    """An input or output of a file or network. Shapes exclude nothing: batch first; None = free.
+
+    `sample` is the shape that latency is measured at (batch included) where `shape` is free.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+    sample: tuple[int, ...] | None = None
+
+    def concrete(self, batch: int = 1) -> tuple[int, ...]:
+        """The shape to run at: `sample` with the batch replaced, free dimensions read from it."""
+        sample = self.sample or tuple(1 if size is None else size for size in self.shape)
+        first = self.shape[0] if self.shape and self.shape[0] is not None else batch
+        return (first, *sample[1:])
+
+
+class ArtifactMetadata(Noun):
+    """What travels inside the file: how to feed it, where it comes from, what it was tuned for."""
+
+    task: dict[str, Any] = Field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
+    inputs: tuple[TensorSpec, ...] = ()
+    recipe: list[dict[str, Any]] = Field(default_factory=list)
+    isa: tuple[str, ...] = ()
+    parent: str | None = None
+    precision: str = "fp32"
+    version: str = ""
+
+
+class Artifact(Noun):
+    """A file on disk. `bytes` and `sha256` are of that file, taken when the object was made."""
+
+    path: Path
+    format: str
+    bytes: int
+    sha256: str
+    metadata: ArtifactMetadata = Field(default_factory=ArtifactMetadata)
+
+    @classmethod
+    def of(cls, path: Path | str, *, metadata: ArtifactMetadata | None = None) -> Artifact:
+        """Describe the file at `path`; its metadata is read from the file unless it is given."""
+        path = Path(path)
+        if not path.is_file():
+            raise LilliputError(f"no file at {str(path)!r}", hint="check the path")
+        content = path.read_bytes()
+        form = path.suffix.lstrip(".").lower()
+        if metadata is None:
+            metadata = read_metadata(path)
+        return cls(
+            path=path,
+            format=form,
+            bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+            metadata=metadata,
+        )
+
+
+def read_metadata(path: Path) -> ArtifactMetadata:
+    """The lilliput metadata inside an ONNX file; empty when the file was made elsewhere."""
+    if path.suffix != ".onnx":
+        return ArtifactMetadata()
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            return ArtifactMetadata.model_validate(json.loads(entry.value))
+    return ArtifactMetadata()

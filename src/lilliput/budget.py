@@ -1,0 +1,64 @@
+"""The user's limits, and by how much a file meets or misses them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from lilliput.measurement import Measurement
+from lilliput.noun import Noun
+
+
+class Miss(Noun):
+    """One limit that a file does not keep: `got` against `limit`, in `unit`."""
+
+    quantity: str
+    limit: float
+    got: float
+    unit: str
+
+    def __str__(self) -> str:
+        short = abs(self.got - self.limit)
+        return (
+            f"{self.quantity} {self.got:.4g} {self.unit} misses the limit of "
+            f"{self.limit:.4g} {self.unit} by {short:.4g} {self.unit}"
+        )
+
+
+class Budget(Noun):
+    """Limits on a deployed file; None means no limit. `max_drop` is in the metric's own unit."""
+
+    max_latency_ms: float | None = Field(None, gt=0, description="median latency on the target")
+    max_bytes: int | None = Field(None, gt=0, description="length of the file")
+    max_drop: float | None = Field(None, ge=0, description="loss of the metric, in its unit")
+    max_macs: float | None = Field(None, gt=0, description="multiply-adds of one forward pass")
+    max_params: float | None = Field(None, gt=0, description="number of weights")
+
+    def limits(self) -> dict[str, float]:
+        """{measured quantity: limit} of the limits that are set."""
+        named = {
+            "latency": self.max_latency_ms,
+            "bytes": self.max_bytes,
+            "drop": self.max_drop,
+            "macs": self.max_macs,
+            "params": self.max_params,
+        }
+        return {quantity: float(limit) for quantity, limit in named.items() if limit is not None}
+
+    def misses(self, measurements: Mapping[str, Measurement]) -> tuple[Miss, ...]:
+        """The limits that these figures break. A quantity that was not measured is not a miss."""
+        return tuple(
+            Miss(
+                quantity=name,
+                limit=limit,
+                got=measurements[name].value,
+                unit=measurements[name].unit,
+            )
+            for name, limit in self.limits().items()
+            if name in measurements and measurements[name].value > limit
+        )
+
+    def shortfall(self, measurements: Mapping[str, Measurement]) -> float:
+        """Sum of relative overruns, 0 when met: orders candidates that miss a budget."""
+        return sum(miss.got / max(miss.limit, 1e-9) - 1.0 for miss in self.misses(measurements))

@@ -1,0 +1,92 @@
+"""All that a step may use of the world; steps have no other way to reach it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from lilliput.budget import Budget
+from lilliput.target import Target
+
+if TYPE_CHECKING:
+    from lilliput.candidate import Candidate
+    from lilliput.data.dataset import Dataset
+    from lilliput.tasks.base import Task
+
+T = TypeVar("T")
+
+
+class Journal(Protocol):
+    """The run's memory: what was noted is on disk before the call returns."""
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Append one event; `facts` must go to JSON."""
+
+    def once(self, key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Do `work` unless an earlier session of this run finished it; returns its result."""
+
+
+class Progress(Protocol):
+    """Says how far a long job is, with an estimate of the rest, to whoever watches."""
+
+    def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
+        """Yield the items, showing label, count and time left if it takes more than 2 s."""
+
+    def say(self, line: str) -> None:
+        """One line for the user, now."""
+
+
+class SilentJournal:
+    """Remembers nothing on disk: for tests and for the Python functions outside a run."""
+
+    def note(self, event: str, **facts: Any) -> None:
+        return None
+
+    def once(self, key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return work()
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
+        yield from items
+
+    def say(self, line: str) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage works with.
+
+    `original` is the uncompressed network (or file): the default teacher and the reference of
+    every comparison. `folder` is where files may be written. `checkpoints` is a folder for the
+    state of trainings that must survive a crash; None where there is no run.
+    """
+
+    data: Dataset
+    task: Task
+    target: Target
+    original: Candidate
+    folder: Path
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+    device: str = "cpu"
+    train_threads: int = 1
+    journal: Journal = field(default_factory=SilentJournal)
+    progress: Progress = field(default_factory=SilentProgress)
+    checkpoints: Path | None = None
+
+    def rng(self, *names: object) -> np.random.Generator:
+        """A generator that depends on the run's seed and these names, and on nothing else."""
+        return np.random.default_rng(self.derived_seed(*names))
+
+    def derived_seed(self, *names: object) -> int:
+        text = "/".join([str(self.seed), *map(str, names)])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "little")
