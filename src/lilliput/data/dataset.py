@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -87,5 +87,7 @@ class Dataset:
             )
         return split
 
-    def with_splits(self, **splits: Split) -> Dataset:
-        return replace(self, **splits)
+    def map_splits(self, change: Callable[[Split], Split]) -> Dataset:
+        """The same data with every split that has examples passed through `change`."""
+        changed = {n: change(getattr(self, n)) for n in SPLITS if len(getattr(self, n))}
+        return replace(self, **changed)  # type: ignore[arg-type]  # keys are field names
