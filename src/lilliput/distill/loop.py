@@ -1,0 +1,270 @@
+"""The one training loop of the house.
+
+Lightning Fabric runs underneath, so that a GPU or several machines are a setting and not a second
+loop. A training with a checkpoint folder survives `kill -9`: it goes on at the last finished epoch
+and ends with the same weights as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lilliput.context import Context
+from lilliput.distill.losses import LossTerm, Observed, Taps
+from lilliput.distill.sources import Source
+from lilliput.errors import LilliputError
+from lilliput.network import Network, flat_outputs
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Stochastic gradient descent with Nesterov momentum ("sgd") or Adam ("adam"); the learning rate
+    rises linearly over the first `warmup` share of the steps and falls to zero along a cosine.
+    Biases and normalisation scales are not decayed.
+    """
+
+    epochs: int
+    learning_rate: float
+    optimizer: str = "sgd"
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    warmup: float = 0.03
+    clip: float = 5.0
+
+    def rate(self, share: float) -> float:
+        """Learning rate after `share` (0..1) of all steps."""
+        if share < self.warmup:
+            return self.learning_rate * (share + 1e-3) / (self.warmup + 1e-3)
+        along = (share - self.warmup) / max(1.0 - self.warmup, 1e-9)
+        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(along, 1.0)))
+
+
+@dataclass(frozen=True)
+class EpochFacts:
+    """What is told after each epoch: mean loss, learning rate at its end, seconds it took."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+def train(
+    network: Network,
+    terms: Sequence[LossTerm],
+    source: Source,
+    schedule: Schedule,
+    context: Context,
+    *,
+    key: str,
+    teacher: Network | None = None,
+    on_epoch: Callable[[EpochFacts], None] | None = None,
+) -> Network:
+    """Train a copy of `network` on the weighted sum of `terms`; returns it in eval mode.
+
+    Args:
+        network: The student; left untouched.
+        terms: Loss terms; those that are modules (adapters) are trained along and thrown away.
+        source: Batches.
+        schedule: Length and learning rate.
+        context: Seed, device, checkpoints, progress.
+        key: Names this training: seeds its shuffling and its checkpoint.
+        teacher: Runs in eval mode without gradients, and is not changed.
+        on_epoch: Called after each epoch.
+
+    Raises:
+        LilliputError: If the loss is no longer finite.
+    """
+    if schedule.epochs == 0:
+        return network.copy()
+    torch.set_num_threads(max(context.train_threads, 1))
+    torch.manual_seed(context.derived_seed("train", key))
+    job = _Job(network.copy(), terms, schedule, context, teacher)
+    checkpoint = _Checkpoint(context.checkpoints, key)
+    start = checkpoint.restore(job)
+    for epoch in range(start, schedule.epochs):
+        began = time.perf_counter()
+        loss = job.run_epoch(epoch, source, label=f"train {key}")
+        checkpoint.save(job, epoch + 1)
+        if on_epoch is not None:
+            rate = schedule.rate((epoch + 1) / schedule.epochs)
+            seconds = time.perf_counter() - began
+            on_epoch(EpochFacts(epoch + 1, schedule.epochs, loss, rate, seconds))
+    return job.finished()
+
+
+class _Job:
+    """A training in progress: student, adapters, optimiser, teacher."""
+
+    def __init__(
+        self,
+        student: Network,
+        terms: Sequence[LossTerm],
+        schedule: Schedule,
+        context: Context,
+        teacher: Network | None,
+    ) -> None:
+        from lightning_fabric import Fabric
+
+        self.student, self.terms, self.schedule, self.context = student, terms, schedule, context
+        self.adapters = nn.ModuleList([t for t in terms if isinstance(t, nn.Module)])
+        self.fabric = Fabric(accelerator=context.device, devices=1)
+        self._frozen = {n: p.requires_grad for n, p in student.module.named_parameters()}
+        optimizer = make_optimizer(nn.ModuleList([student.module, self.adapters]), schedule)
+        self.module, self.optimizer = self.fabric.setup(
+            _in_format(student.module, _memory_format(student)), optimizer
+        )
+        self.adapters.to(self.fabric.device)
+        self.teacher = None if teacher is None else teacher.copy().module.eval()
+        if self.teacher is not None:
+            _in_format(self.teacher.to(self.fabric.device), _memory_format(student))
+        self.taps = tuple(dict.fromkeys(tap for term in terms for tap in term.taps))
+
+    def run_epoch(self, epoch: int, source: Source, *, label: str) -> float:
+        steps, total, seen = source.steps(), 0.0, 0
+        rng = self.context.rng(label, epoch)
+        torch.manual_seed(self.context.derived_seed(label, "torch", epoch))
+        self.module.train()
+        text = f"{label}, epoch {epoch + 1} of {self.schedule.epochs}"
+        for inputs, target in self.context.progress.track(
+            source.epoch(rng), label=text, total=steps
+        ):
+            self._set_rate((epoch + seen / steps) / self.schedule.epochs)
+            total += self._step(inputs, target)
+            seen += 1
+        if seen == 0:
+            raise LilliputError(
+                "the training split is smaller than one batch",
+                hint="lower `batch_size` or give more training examples",
+            )
+        return total / seen
+
+    def _set_rate(self, share: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(share)
+
+    def _step(self, inputs: tuple[Tensor, ...], target: Tensor | None) -> float:
+        device = self.fabric.device
+        inputs = tuple(x.to(device) for x in inputs)
+        target = None if target is None else target.to(device)
+        loss = self._loss(inputs, target)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if self.schedule.clip > 0:
+            nn.utils.clip_grad_norm_(self.student.module.parameters(), self.schedule.clip)
+        self.optimizer.step()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise LilliputError(
+                f"the loss became {value} at learning rate "
+                f"{self.optimizer.param_groups[0]['lr']:.3g}",
+                hint="lower `learning_rate`, and check the inputs with `lilliput check`",
+            )
+        return value
+
+    def _loss(self, inputs: tuple[Tensor, ...], target: Tensor | None) -> Tensor:
+        taught, taught_features = self._teach(inputs)
+        with Taps(self.student.module, self.taps) as tapped:
+            output = flat_outputs(self.module(*inputs))[0]
+        seen = Observed(output, target, taught, tapped.features, taught_features)
+        return torch.stack([term.weight * term(seen) for term in self.terms]).sum()
+
+    def _teach(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, dict[str, Tensor]]:
+        if self.teacher is None:
+            return None, {}
+        with torch.no_grad(), Taps(self.teacher, self.taps) as tapped:
+            output = flat_outputs(self.teacher(*inputs))[0]
+        return output, tapped.features
+
+    def finished(self) -> Network:
+        module = _in_format(self.student.module.to("cpu").eval(), torch.contiguous_format)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(self._frozen[name])
+            parameter.grad = None
+        return self.student
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "student": self.student.module.state_dict(),
+            "adapters": self.adapters.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.student.module.load_state_dict(state["student"])
+        self.adapters.load_state_dict(state["adapters"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def make_optimizer(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """SGD or Adam over the trainable parameters; one-dimensional ones are not decayed."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise LilliputError(
+            "the network has no trainable parameters", hint="set requires_grad on its weights"
+        )
+    if schedule.optimizer == "adam":
+        return torch.optim.AdamW(groups, lr=schedule.learning_rate)
+    return torch.optim.SGD(
+        groups, lr=schedule.learning_rate, momentum=schedule.momentum, nesterov=True
+    )
+
+
+def _in_format(module: nn.Module, memory_format: torch.memory_format) -> nn.Module:
+    return module.to(memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
+
+
+def _memory_format(network: Network) -> torch.memory_format:
+    """Channels-last makes convolutions on pictures a tenth to a third faster; others keep theirs."""
+    pictures = all(len(spec.shape) == 4 for spec in network.inputs)
+    return torch.channels_last if pictures else torch.contiguous_format
+
+
+class _Checkpoint:
+    """The state after the last finished epoch, replaced atomically; nothing without a folder."""
+
+    def __init__(self, folder: Path | None, key: str) -> None:
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in key)
+        self.path = None if folder is None else folder / f"{safe}.training.pt"
+
+    def restore(self, job: _Job) -> int:
+        """Load the state and return the number of finished epochs (0 without a checkpoint)."""
+        if self.path is None or not self.path.exists():
+            return 0
+        stored = torch.load(self.path, weights_only=True)
+        job.load_state(stored["state"])
+        return int(stored["epoch"])
+
+    def save(self, job: _Job, epoch: int) -> None:
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".writing")
+        with temporary.open("wb") as file:
+            torch.save({"epoch": epoch, "state": job.state()}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+
+
+def batches_of(source: Source, context: Context, *names: object) -> Iterator[tuple[Tensor, ...]]:
+    """Inputs of one epoch in a seeded order, for statistics that need no truth."""
+    for inputs, _ in source.epoch(context.rng(*names)):
+        yield inputs

@@ -1,0 +1,136 @@
+"""Loss terms of the one training loop: each is a weight and a function of one batch.
+
+Sources: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531,
+section 2 (soft targets); Romero et al., "FitNets", ICLR 2015, section 2.2 (hints).
+Differs: FitNets trains hints first and the rest after; here all terms are summed in one phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lilliput.errors import LilliputError, nearest
+from lilliput.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one batch gave: outputs, the truth (None if unknown), features by module path."""
+
+    output: Tensor
+    target: Tensor | None = None
+    teacher_output: Tensor | None = None
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    teacher_features: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class LossTerm(Protocol):
+    """One summand. `weight` scales it; `taps` are the modules whose outputs it wants to see."""
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def taps(self) -> tuple[str, ...]: ...
+
+    def __call__(self, seen: Observed) -> Tensor:
+        """A scalar, unweighted."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The task's own loss against the labels."""
+
+    task: Task
+    weight: float = 1.0
+    taps: tuple[str, ...] = ()
+
+    def __call__(self, seen: Observed) -> Tensor:
+        if seen.target is None:
+            raise LilliputError(
+                "the training examples have no labels",
+                hint="use `distill`, which learns from the teacher alone, or add labels",
+            )
+        return self.task.loss(seen.output, seen.target)
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """The task's loss against the teacher's output."""
+
+    task: Task
+    weight: float = 1.0
+    temperature: float = 4.0
+    taps: tuple[str, ...] = ()
+
+    def __call__(self, seen: Observed) -> Tensor:
+        assert seen.teacher_output is not None
+        return self.task.imitation(seen.output, seen.teacher_output, temperature=self.temperature)
+
+
+class Hints(nn.Module):
+    """Mean squared distance between normalised features of student and teacher.
+
+    A tap of (B, C_s, ...) features against (B, C_t, ...) gets a linear map over channels, trained
+    along and never exported, where C_s ≠ C_t; spatial sizes must agree.
+    Features are divided by the teacher's root mean square, so that `weight` means the same at
+    every depth.
+    """
+
+    def __init__(self, channels: Mapping[str, tuple[int, int]], *, weight: float, seed: int = 0):
+        super().__init__()
+        self.weight, self.taps = weight, tuple(channels)
+        generator = torch.Generator().manual_seed(seed)
+        self.adapters = nn.ParameterDict()
+        for tap, (ours, theirs) in channels.items():
+            if ours != theirs:
+                weights = torch.randn(theirs, ours, generator=generator) / ours**0.5
+                self.adapters[tap.replace(".", "/")] = nn.Parameter(weights)
+
+    def forward(self, seen: Observed) -> Tensor:
+        total = seen.output.new_zeros(())
+        for tap in self.taps:
+            ours, theirs = seen.features[tap], seen.teacher_features[tap]
+            key = tap.replace(".", "/")
+            if key in self.adapters:
+                ours = torch.einsum("tc,bc...->bt...", self.adapters[key], ours)
+            scale = theirs.detach().pow(2).mean().sqrt().clamp_min(1e-6)
+            total = total + F.mse_loss(ours / scale, theirs / scale)
+        return total / max(len(self.taps), 1)
+
+
+class Taps:
+    """Records the outputs of named modules during a forward pass; a context manager."""
+
+    def __init__(self, module: nn.Module, paths: tuple[str, ...]) -> None:
+        known = dict(module.named_modules())
+        unknown = [path for path in paths if path not in known]
+        if unknown:
+            raise LilliputError(
+                f"no layer {unknown[0]!r} to take features from", hint=nearest(unknown[0], known)
+            )
+        self._modules = {path: known[path] for path in paths}
+        self.features: dict[str, Tensor] = {}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> Taps:
+        for path, module in self._modules.items():
+            self._handles.append(module.register_forward_hook(self._keep(path)))
+        return self
+
+    def _keep(self, path: str):  # type: ignore[no-untyped-def]  # torch's own hook signature
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            self.features[path] = output
+
+        return hook
+
+    def __exit__(self, *_exc: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
