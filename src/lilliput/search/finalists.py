@@ -1,0 +1,84 @@
+"""Which screened architectures deserve a full training, one decision at a time.
+
+A short training loses more than a full one, by a factor that differs from network to network. The
+factor is learnt: it starts from a prior and is corrected by each full training that finishes, so
+that the second finalist is chosen better than the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+PRIOR_RECOVERY = 0.35
+"""Share of the screened loss that is left after a full training, until one has finished."""
+
+
+@dataclass(frozen=True)
+class Screened:
+    """An architecture after the cheap rung.
+
+    `cost` is what the user wants small (measured milliseconds as a rule), `drop` the loss of the
+    metric against the original after the short training, `capacity` its multiply-adds.
+    """
+
+    key: str
+    cost: float
+    capacity: float
+    drop: float = float("nan")
+
+
+def undominated(architectures: Iterable[Screened]) -> list[Screened]:
+    """Those that no other beats: something as fast with more capacity makes one pointless.
+
+    Of two equals the first stays. The result is sorted by cost, fastest first.
+    """
+    kept: list[Screened] = []
+    best_capacity = float("-inf")
+    for candidate in sorted(architectures, key=lambda a: (a.cost, -a.capacity)):
+        if candidate.capacity > best_capacity:
+            kept.append(candidate)
+            best_capacity = candidate.capacity
+    return kept
+
+
+def recovery(screened: Sequence[Screened], final_drops: dict[str, float]) -> float:
+    """Share of the screened drop that full training leaves, prior and observations in one mean."""
+    ratios = [PRIOR_RECOVERY]
+    for architecture in screened:
+        if architecture.key in final_drops and architecture.drop > 0.05:
+            ratios.append(max(final_drops[architecture.key], 0.0) / architecture.drop)
+    observed = ratios[1:]
+    return sum(observed) / len(observed) if observed else PRIOR_RECOVERY
+
+
+def next_finalist(
+    screened: Sequence[Screened], final_drops: dict[str, float], allowed_drop: float | None
+) -> Screened | None:
+    """The architecture to train next, or None when no other could be better.
+
+    With an allowed drop: the fastest that is predicted to keep it; if none is, the one predicted
+    to come closest. What is slower than a finalist that kept the limit is never worth training.
+    Without one: the untrained architecture that splits the widest gap of cost.
+    """
+    left = [a for a in screened if a.key not in final_drops]
+    if allowed_drop is None:
+        return _widest_gap(left, [a for a in screened if a.key in final_drops])
+    share = recovery(screened, final_drops)
+    kept = [a.cost for a in screened if final_drops.get(a.key, float("inf")) <= allowed_drop]
+    failed = [a.drop for a in screened if final_drops.get(a.key, 0.0) > allowed_drop]
+    useful = [
+        a for a in left if (not kept or a.cost < min(kept)) and (not failed or a.drop < min(failed))
+    ]
+    hopeful = [a for a in useful if a.drop * share <= allowed_drop]
+    if hopeful:
+        return min(hopeful, key=lambda a: a.cost)
+    return min(useful, key=lambda a: a.drop) if useful else None
+
+
+def _widest_gap(left: Sequence[Screened], done: Sequence[Screened]) -> Screened | None:
+    if not left:
+        return None
+    if not done:
+        return sorted(left, key=lambda a: a.cost)[len(left) // 2]
+    return max(left, key=lambda a: min(abs(a.cost - other.cost) for other in done))

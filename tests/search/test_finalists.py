@@ -1,0 +1,83 @@
+"""Choosing what to train in full."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lilliput.search.finalists import Screened, next_finalist, recovery, undominated
+
+figures = st.floats(0.01, 10, allow_nan=False)
+architectures = st.lists(st.tuples(figures, figures, figures), min_size=1, max_size=12).map(
+    lambda rows: [Screened(str(n), *row) for n, row in enumerate(rows)]
+)
+
+
+@given(architectures)
+def test_nothing_kept_is_beaten_and_everything_dropped_is(found: list[Screened]) -> None:
+    kept = undominated(found)
+    assert kept == sorted(kept, key=lambda a: a.cost)
+    for one in kept:
+        assert not any(other.cost <= one.cost and other.capacity > one.capacity for other in found)
+    for gone in set(found) - set(kept):
+        assert any(k.cost <= gone.cost and k.capacity >= gone.capacity for k in kept)
+
+
+def test_the_fastest_that_should_keep_the_limit_is_trained_first() -> None:
+    found = [Screened("a", 1, 1, 9.0), Screened("b", 2, 2, 2.5), Screened("c", 3, 3, 1.0)]
+    chosen = next_finalist(found, {}, allowed_drop=1.0)
+    assert chosen is not None
+    assert chosen.key == "b"  # 9.0 would leave 3.2 points at the prior, 2.5 leaves 0.9
+
+
+def test_a_failure_sends_the_search_to_gentler_cuts() -> None:
+    found = [Screened("a", 1, 1, 4.0), Screened("b", 2, 2, 2.5), Screened("c", 3, 3, 1.0)]
+    chosen = next_finalist(found, {"b": 1.4}, allowed_drop=1.0)
+    assert chosen is not None
+    assert chosen.key == "c"
+
+
+def test_a_success_sends_it_to_faster_ones_and_never_to_slower() -> None:
+    found = [Screened("a", 1, 1, 4.0), Screened("b", 2, 2, 2.5), Screened("c", 3, 3, 1.0)]
+    chosen = next_finalist(found, {"b": 0.2}, allowed_drop=1.0)
+    assert chosen is not None
+    assert chosen.key == "a"
+    assert next_finalist(found, {"b": 0.2, "a": 1.2}, allowed_drop=1.0) is None
+
+
+def test_with_nothing_hopeful_the_closest_is_tried() -> None:
+    found = [Screened("a", 1, 1, 80.0), Screened("b", 2, 2, 60.0)]
+    chosen = next_finalist(found, {}, allowed_drop=0.1)
+    assert chosen is not None
+    assert chosen.key == "b"
+
+
+def test_without_a_limit_the_widest_gap_is_filled() -> None:
+    found = [Screened(str(n), float(n), float(n), 1.0) for n in range(5)]
+    first = next_finalist(found, {}, None)
+    assert first is not None
+    assert first.key == "2"
+    second = next_finalist(found, {"2": 0.0}, None)
+    assert second is not None
+    assert second.cost in (0.0, 4.0)
+
+
+def test_recovery_forgets_the_prior_once_something_finished() -> None:
+    found = [Screened("a", 1, 1, 4.0), Screened("b", 1, 1, 0.0)]
+    assert math.isclose(recovery(found, {"a": 1.0, "b": 0.4}), 0.25)
+
+
+@given(architectures, st.floats(0, 5))
+def test_the_choice_is_always_untrained_and_the_search_ends(
+    found: list[Screened], limit: float
+) -> None:
+    final: dict[str, float] = {}
+    for _ in range(len(found) + 1):
+        chosen = next_finalist(found, final, limit)
+        if chosen is None:
+            break
+        assert chosen.key not in final
+        final[chosen.key] = chosen.drop * 0.3
+    assert next_finalist(found, final, limit) is None or len(final) <= len(found)
