@@ -1,0 +1,173 @@
+"""ONNX files in and out: read without trusting them, written whole, nothing in them but need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lilliput.artifact import METADATA_KEY, ArtifactMetadata
+from lilliput.atomic import write_atomically
+from lilliput.errors import LilliputError, Refused
+
+if TYPE_CHECKING:
+    import onnx
+
+MAX_BYTES = 2**31 - 1
+"""What protobuf itself can hold in one file."""
+
+
+def read_model(path: Path | str) -> onnx.ModelProto:
+    """The model in one self-contained ONNX file.
+
+    Nothing but that file is opened: external data is refused, wherever its paths lead, and so is
+    a tensor whose declared shape and stored bytes disagree.
+
+    Raises:
+        LilliputError: no such file.
+        Refused: not an ONNX model, larger than 2 GiB, external data, a tensor that lies about
+            its size.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    path = Path(path)
+    if not path.is_file():
+        raise LilliputError(f"no file at {str(path)!r}", hint="check the path")
+    if path.stat().st_size > MAX_BYTES:
+        raise Refused(f"{str(path)!r} is larger than 2 GiB, the most an ONNX file can hold")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise Refused(
+            f"{str(path)!r} is not an ONNX model ({error})",
+            hint="give a file that `onnx.save` or `torch.onnx.export` wrote",
+        ) from error
+    if not model.graph.node and not model.graph.output:
+        raise Refused(f"{str(path)!r} holds no ONNX graph", hint="was the file cut short?")
+    for tensor in tensors(model):
+        _check_tensor(tensor, path)
+    return model
+
+
+def write_model(model: onnx.ModelProto, path: Path | str) -> Path:
+    """Write the model in one piece (atomically), its bytes decided by its content alone."""
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise LilliputError(f"an ONNX file ends in .onnx, not {path.name!r}")
+    write_atomically(path, model.SerializeToString(deterministic=True))
+    return path
+
+
+def set_metadata(model: onnx.ModelProto, metadata: ArtifactMetadata) -> None:
+    """Put the metadata into the model, in place of any that it carried; other keys stay."""
+    kept = [(e.key, e.value) for e in model.metadata_props if e.key != METADATA_KEY]
+    text = json.dumps(metadata.model_dump(mode="json"), separators=(",", ":"), sort_keys=True)
+    del model.metadata_props[:]
+    for key, value in [*kept, (METADATA_KEY, text)]:
+        model.metadata_props.add(key=key, value=value)
+
+
+def get_metadata(model: onnx.ModelProto) -> ArtifactMetadata:
+    """The metadata that `set_metadata` put in; empty when there is none."""
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            return ArtifactMetadata.model_validate(json.loads(entry.value))
+    return ArtifactMetadata()
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Remove what no runtime reads: descriptions, shapes of inner tensors, stack traces."""
+    model.doc_string = ""
+    for graph in graphs(model):
+        graph.doc_string = ""
+        del graph.value_info[:]
+        _clear(graph, "metadata_props")
+        for item in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+            item.doc_string = ""
+            _clear(item, "metadata_props")
+    for function in model.functions:
+        function.doc_string = ""
+        for node in function.node:
+            node.doc_string = ""
+            _clear(node, "metadata_props")
+
+
+def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The model's graph and every graph inside its nodes (branches, loop bodies)."""
+    waiting = [model.graph]
+    waiting += [g for function in model.functions for g in _inner_graphs(function.node)]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        waiting += _inner_graphs(graph.node)
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor stored in the model: initializers (dense and sparse) and node attributes."""
+    nodes: list[Any] = [node for function in model.functions for node in function.node]
+    for graph in graphs(model):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        nodes += graph.node
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _inner_graphs(nodes: Any) -> list[Any]:
+    found = []
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found.append(attribute.g)
+            found += attribute.graphs
+    return found
+
+
+def _clear(message: Any, name: str) -> None:
+    # Older onnx versions know no metadata on nodes and tensors.
+    if name in message.DESCRIPTOR.fields_by_name:
+        message.ClearField(name)
+
+
+def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
+    import onnx
+
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+        raise Refused(
+            f"tensor {tensor.name!r} of {str(path)!r} lies in another file, and only "
+            "self-contained ONNX files are read",
+            hint="where you trust the file, make it one: "
+            f"python -c \"import onnx; onnx.save(onnx.load('{path.name}'), 'whole.onnx')\"",
+        )
+    if not tensor.HasField("raw_data"):
+        return
+    declared, stored = _declared_bytes(tensor), len(tensor.raw_data)
+    if declared is not None and declared != stored:
+        raise Refused(
+            f"tensor {tensor.name!r} of {str(path)!r} declares {declared} bytes and holds {stored}",
+            hint="the file is damaged; export it again",
+        )
+
+
+def _declared_bytes(tensor: onnx.TensorProto) -> int | None:
+    """Bytes that the shape and type call for; None for types that are not stored raw."""
+    import onnx
+
+    if any(size < 0 for size in tensor.dims):
+        return -1
+    count: int = prod(tensor.dims)
+    name: str = onnx.TensorProto.DataType.Name(tensor.data_type)
+    bits = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}.get(name)
+    if bits is not None:
+        return (count * bits + 7) // 8
+    if name in ("STRING", "UNDEFINED"):
+        return None
+    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
