@@ -43,12 +43,12 @@ def undominated(architectures: Iterable[Screened]) -> list[Screened]:
 
 
 def recovery(screened: Sequence[Screened], final_drops: dict[str, float]) -> float:
-    """Share of the screened drop that full training leaves, prior and observations in one mean."""
-    ratios = [PRIOR_RECOVERY]
-    for architecture in screened:
-        if architecture.key in final_drops and architecture.drop > 0.05:
-            ratios.append(max(final_drops[architecture.key], 0.0) / architecture.drop)
-    observed = ratios[1:]
+    """Mean share of the screened drop that full training left so far; the prior before that."""
+    observed = [
+        max(final_drops[architecture.key], 0.0) / architecture.drop
+        for architecture in screened
+        if architecture.key in final_drops and architecture.drop > 0.05
+    ]
     return sum(observed) / len(observed) if observed else PRIOR_RECOVERY
 
 

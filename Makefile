@@ -1,0 +1,45 @@
+# Two commands for a fresh machine with Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed-dev
+RUN    ?= runs/demo
+
+.PHONY: help demo test check docs claims clean
+
+help:            ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	@touch $@
+
+demo: $(STAMP)   ## train a digits network, bring it under a budget, show the front (< 3 minutes)
+	rm -rf $(RUN)
+	$(BIN)/python examples/digits/train.py --out $(RUN)-network
+	@# 3 means: the budget was missed, and the table says by how much; the files are there.
+	$(BIN)/lilliput compress examples/digits/net.py:build --weights $(RUN)-network/net.safetensors \
+	    --data digits --target onnxruntime --max-drop 1.0 --max-size 40kB --time-budget 90s --out $(RUN)
+	@echo
+	@echo "Look next at $(RUN)/report.md, and at the recipe that ran: $(RUN)/recipe.yaml"
+
+test: $(STAMP)   ## the tests (< 6 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal \
+	    --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+check: $(STAMP)  ## formatting, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+docs: $(STAMP)   ## build the documentation strictly, and run its snippets
+	$(BIN)/python -m pytest -q docs/test_snippets.py
+	$(BIN)/mkdocs build --strict --quiet --site-dir site
+
+claims: $(STAMP) ## rebuild the tables of README and docs from benchmarks/results
+	$(BIN)/python -m benchmarks --table
+
+clean:           ## remove what the targets made
+	rm -rf $(VENV) site runs .pytest_cache .mypy_cache .ruff_cache
