@@ -1,0 +1,200 @@
+"""Cut equals zeroed: the one test that every cut has to pass, at run time.
+
+A channel whose weights are all zero and a channel that is not there must give the same outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lilliput.errors import LilliputError
+from lilliput.network import Network, flat_outputs
+from lilliput.prune.analysis import Analysis
+from lilliput.prune.slicing import Removal, slice_module
+from lilliput.prune.trace import run
+
+TOLERANCE = 1e-5
+"""Largest difference between cut and zeroed, relative to the largest output."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """Classes of one kind: one signature and one set of doubtful operations behind them."""
+
+    classes: tuple[int, ...]
+    doubts: frozenset[tuple[int, int]]
+    verdict: str = "fails"
+
+
+def removals(analysis: Analysis, classes: Collection[int]) -> list[Removal]:
+    """What cutting these classes takes from each tensor."""
+    return [
+        (slot.tensor, slot.dim, slot.size, tuple(indices.tolist()))
+        for slot, indices in analysis.removed(classes)
+    ]
+
+
+def cut_module(module: nn.Module, analysis: Analysis, classes: Collection[int]) -> nn.Module:
+    """A deep copy without these classes; nothing is verified."""
+    smaller = copy.deepcopy(module)
+    slice_module(smaller, removals(analysis, classes))
+    return smaller
+
+
+@contextmanager
+def zeroed(module: nn.Module, analysis: Analysis, classes: Collection[int]) -> Iterator[None]:
+    """The module with every slice of these classes at zero, for the time being.
+
+    Running statistics stay: a batch norm whose scale and shift are zero is silent whatever they
+    are. `module` must not be the user's own: a copy that shares nothing with it.
+    """
+    kept = {tensor.name for tensor in analysis.tensors if tensor.kept_by_mask}
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    saved: dict[str, Tensor] = {}
+    try:
+        with torch.no_grad():
+            for slot, indices in analysis.removed(classes):
+                tensor = tensors[slot.tensor]
+                if slot.tensor in kept:
+                    continue
+                saved.setdefault(slot.tensor, tensor.clone())
+                tensor.index_fill_(slot.dim, torch.from_numpy(indices).to(tensor.device), 0)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, before in saved.items():
+                tensors[name].copy_(before)
+
+
+def difference(ours: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    """Largest difference over all outputs, relative to the largest output; inf if incomparable.
+
+    >>> difference([torch.tensor([1.0, 2.0])], [torch.tensor([1.0, 4.0])])
+    0.5
+    """
+    if len(ours) != len(reference) or not reference:
+        return float("inf")
+    worst = 0.0
+    for one, other in zip(ours, reference, strict=True):
+        if one.shape != other.shape:
+            return float("inf")
+        one, other = one.double(), other.double()
+        if not (torch.isfinite(one).all() and torch.isfinite(other).all()):
+            return float("inf")
+        if other.numel():
+            scale = float(other.abs().max()) or 1.0
+            worst = max(worst, float((one - other).abs().max()) / scale)
+    return worst
+
+
+class Bench:
+    """Runs trial cuts of one network; the network itself is only copied."""
+
+    def __init__(self, network: Network, analysis: Analysis) -> None:
+        self.network, self.analysis = network, analysis
+        self.inputs = network.example(2, seed=1)
+        self.twin = copy.deepcopy(network.module)
+
+    def error(self, classes: Collection[int], cut: nn.Module | None = None) -> float:
+        """Relative difference between cut and zeroed; inf when the cut network does not run.
+
+        In doubt (rounding of a deep network, or a real error?) both are run again in double.
+        """
+        smaller = (
+            cut if cut is not None else cut_module(self.network.module, self.analysis, classes)
+        )
+        try:
+            error = self._compare(self.twin, smaller, self.inputs, classes)
+        except LilliputError:
+            return float("inf")
+        if not TOLERANCE < error < 1e-2:
+            return error
+        try:
+            with torch.no_grad():
+                doubles = copy.deepcopy(smaller).double()
+                inputs = tuple(x.double() if x.is_floating_point() else x for x in self.inputs)
+                return self._compare(copy.deepcopy(self.twin).double(), doubles, inputs, classes)
+        except LilliputError:
+            return error
+
+    def _compare(
+        self,
+        whole: nn.Module,
+        smaller: nn.Module,
+        inputs: tuple[Tensor, ...],
+        classes: Collection[int],
+    ) -> float:
+        fresh = [tuple(x.clone() for x in inputs) for _ in range(2)]
+        ours = flat_outputs(run(self.network, smaller, fresh[0]))
+        with zeroed(whole, self.analysis, classes):
+            reference = flat_outputs(run(self.network, whole, fresh[1]))
+            return difference(ours, reference)
+
+
+def disproved(network: Network, analysis: Analysis, suspects: Sequence[Suspect]) -> list[Suspect]:
+    """The suspects whose channels cannot be cut exactly, found by halving.
+
+    All at once in the good case: one class of each kind, then half of each kind. A failure is
+    traced to its kinds by trials of halves, and what is left must pass together.
+    """
+    suspects = [s for s in suspects if analysis.emptied(s.classes[:1]) is None]
+    if not suspects:
+        return []
+    bench = Bench(network, analysis)
+    failed = _search(bench, suspects)
+    left = [suspect for suspect in suspects if suspect not in failed]
+    if failed and left and not _hold(bench, left):
+        accepted: list[Suspect] = []
+        for suspect in left:
+            (accepted if _hold(bench, [*accepted, suspect]) else failed).append(suspect)
+    return [_judged(bench, suspect) for suspect in failed]
+
+
+def _search(bench: Bench, suspects: list[Suspect]) -> list[Suspect]:
+    if not suspects or _hold(bench, suspects):
+        return []
+    if len(suspects) == 1:
+        return suspects
+    middle = len(suspects) // 2
+    return _search(bench, suspects[:middle]) + _search(bench, suspects[middle:])
+
+
+def _hold(bench: Bench, suspects: Sequence[Suspect]) -> bool:
+    """Whether one class of each, and then half of each, can be cut exactly."""
+    for chosen in ([s.classes[:1] for s in suspects], [_half(s) for s in suspects]):
+        classes = _sparing(bench.analysis, chosen)
+        if classes and not bench.error(classes) <= TOLERANCE:
+            return False
+    return True
+
+
+def _half(suspect: Suspect) -> tuple[int, ...]:
+    """Every second class, the last first: constants that sit at the end are met too."""
+    return suspect.classes[::-1][::2]
+
+
+def _sparing(analysis: Analysis, chosen: Sequence[Sequence[int]]) -> list[int]:
+    """The chosen classes, less those that would leave a dimension empty."""
+    everything = [number for some in chosen for number in some]
+    if analysis.emptied(everything) is None:
+        return everything
+    classes: list[int] = []
+    for some in chosen:
+        for number in some:
+            if analysis.emptied([*classes, number]) is None:
+                classes.append(number)
+    return classes
+
+
+def _judged(bench: Bench, suspect: Suspect) -> Suspect:
+    error = bench.error(suspect.classes[:1])
+    if error <= TOLERANCE:
+        error = bench.error(_sparing(bench.analysis, [_half(suspect)]))
+    verdict = "does not run" if error == float("inf") else f"is off by {error:.1g} of the output"
+    return Suspect(suspect.classes, suspect.doubts, verdict)
