@@ -48,13 +48,18 @@ class ArtifactMetadata(Noun):
 
 
 class Artifact(Noun):
-    """A file on disk. `bytes` and `sha256` are of that file, taken when the object was made."""
+    """A file on disk. `bytes` and `sha256` are of that file, taken when the object was made.
+
+    `facts` is what its maker found out (exporter, opset, deviation from torch, coverage); it is
+    kept beside the file, never inside, so that equal networks give equal bytes.
+    """
 
     path: Path
     format: str
     bytes: int
     sha256: str
     metadata: ArtifactMetadata = Field(default_factory=ArtifactMetadata)
+    facts: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path | str, *, metadata: ArtifactMetadata | None = None) -> Artifact:
