@@ -124,7 +124,19 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[TensorSpec, ...], dict[str
             c=conv(4, 6, stride=2),
         ),
         (image(4),),
-        {"Slice": 1, "Pad": 1, "Constant": 0, "Transpose": 0},
+        {"Slice": 0, "Pad": 0, "Conv": 2, "Transpose": 0},
+    ),
+    "strided slice without padding": (
+        lambda: Made(lambda n, x: n.c(x[:, :, ::2, ::2]), c=conv(3, 4)),
+        (image(),),
+        {"Slice": 1, "Conv": 1},
+    ),
+    "padding that is no shortcut": (
+        lambda: Made(
+            lambda n, x: F.pad(n.c(x)[:, :, ::2, 1::2], (0, 1, 0, 0, 1, 1), value=2.0), c=conv(3, 4)
+        ),
+        (image(),),
+        {"Slice": 1, "Pad": 1, "Conv": 1},
     ),
     "squeeze-excite": (
         lambda: Made(

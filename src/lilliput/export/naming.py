@@ -10,7 +10,6 @@ from onnx import NodeProto
 from lilliput.export.fold import FOLDED
 from lilliput.export.graph import Graph
 
-WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "PRelu"}
 ROLES = {
     "Conv": {1: "weight", 2: "bias"},
     "ConvTranspose": {1: "weight", 2: "bias"},
@@ -32,27 +31,29 @@ def set_names(graph: Graph, keys: Iterable[str], modules: Iterable[str], wrapper
     short numbers: nothing reads them, and their text was a tenth of a small int8 file.
     """
     keys, modules = set(keys), sorted(set(modules))
+    parents = {path.rpartition(".")[0] for path in modules}
     taken: set[str] = set()
     for node in graph.nodes:
-        path = _module_of(graph, node, keys, modules, wrapper)
-        own = path in modules and node.op_type in ROLES
-        node.name = _free(path if own and path else f"{path}/{node.op_type}".lstrip("/"), taken)
+        path = _owner_of_weight(graph, node, keys, wrapper)
+        itself = path is not None
+        if path is None:
+            path = _by_scope(node, modules, wrapper)
+            itself = path not in parents and node.op_type in ROLES
+        node.name = _free(path if itself and path else f"{path}/{node.op_type}".lstrip("/"), taken)
     if graph.nested:
         return
     graph.rename(_constant_names(graph, keys, wrapper))
     graph.rename(_value_names(graph))
 
 
-def _module_of(
-    graph: Graph, node: NodeProto, keys: set[str], modules: list[str], wrapper: str
-) -> str:
-    """The path of the module that made the node: by its weights, else by its scope."""
+def _owner_of_weight(graph: Graph, node: NodeProto, keys: set[str], wrapper: str) -> str | None:
+    """The path of the module whose weight the node reads, if it is the network's own."""
     for position in ROLES.get(node.op_type, {}):
         name = node.input[position] if position < len(node.input) else ""
         origin = name.split(FOLDED)[0].removeprefix(wrapper)
         if name in graph.constants and origin in keys and not origin.endswith("bias"):
             return origin.rpartition(".")[0]
-    return _by_scope(node, modules, wrapper)
+    return None
 
 
 def _by_scope(node: NodeProto, modules: list[str], wrapper: str) -> str:

@@ -19,6 +19,7 @@ from lilliput.export.fold import fold_batchnorm, fold_constants
 from lilliput.export.graph import Graph
 from lilliput.export.naming import set_names
 from lilliput.export.shapes import settle_shapes
+from lilliput.export.shortcut import shortcuts_as_convolutions
 from lilliput.export.tidy import drop_identities, merge_slices
 from lilliput.export.trace import (
     DYNAMO_OPSET,
@@ -174,6 +175,7 @@ def _tidy(
         settle_shapes(graph)
         fold_constants(graph)
         merge_slices(graph)
+        shortcuts_as_convolutions(graph)
         fold_batchnorm(graph)
     graph.prune_unused()
     modules = [path for path, _ in module.named_modules()]

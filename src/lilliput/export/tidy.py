@@ -48,7 +48,7 @@ def merge_slices(graph: Graph) -> None:
             continue
         if not graph.feeds_only(first.output[0], node, users):
             continue
-        ours, theirs = _bounds(graph, first), _bounds(graph, node)
+        ours, theirs = slice_bounds(graph, first), slice_bounds(graph, node)
         if ours is None or theirs is None or set(ours[2]) & set(theirs[2]):
             continue
         names = [f"{node.output[0]}:slice{n}" for n in range(4)]
@@ -60,7 +60,7 @@ def merge_slices(graph: Graph) -> None:
     graph.drop(merged)
 
 
-def _bounds(graph: Graph, node: NodeProto) -> tuple[Array, Array, Array, Array] | None:
+def slice_bounds(graph: Graph, node: NodeProto) -> tuple[Array, Array, Array, Array] | None:
     """Constant (starts, ends, axes, steps) of a Slice; None where they are computed."""
     values = [graph.constants.get(name) for name in node.input[1:]]
     if len(values) < 3 or any(v is None for v in values):
