@@ -1,0 +1,1 @@
+"""The measuring engine: latency, accuracy, size, memory and cost of files, each with its doubt."""

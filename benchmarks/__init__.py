@@ -1,0 +1,1 @@
+"""Claims: what we tell users in numbers, each runnable alone (`python -m benchmarks NAME`)."""

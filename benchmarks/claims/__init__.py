@@ -1,0 +1,1 @@
+"""One file a claim: `run(options) -> Claim`, and `verify(options) -> Claim` where it has files."""

@@ -1,0 +1,176 @@
+"""What one stretch of interleaved timing found, and what it allows one to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lilliput.measurement import Measurement
+from lilliput.meter import statistics
+from lilliput.meter.statistics import Runs, Verdict
+from lilliput.noun import Noun
+
+FLOOR = 0.01
+"""Two loads of one file in one process differ by up to 0.5 % from memory layout alone."""
+FLOOR_BETWEEN_PROCESSES = 0.05
+"""In two processes, by several percent."""
+
+SPREAD_LIMIT = 0.15
+DRIFT_LIMIT = 0.10
+DISTURBED_LIMIT = 0.25
+
+
+class Timing(Noun):
+    """Latency of one file, and its ratio to the reference taken in the same rounds.
+
+    Times are in milliseconds. `interval_ms` and `ratio_interval` are 95 % bootstrap intervals.
+    `unstable` rows say why in `conditions["unstable_because"]`.
+    """
+
+    median_ms: float
+    p90_ms: float
+    min_ms: float
+    interval_ms: tuple[float, float]
+    runs: int
+    rounds: int
+    ratio: float = 1.0
+    ratio_interval: tuple[float, float] = (1.0, 1.0)
+    verdict: Verdict = "tie"
+    unstable: bool = False
+    conditions: dict[str, Any] = Field(default_factory=dict)
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """The figures "latency", "latency_p90" (ms) and "ratio" (to the reference)."""
+        told = {
+            **self.conditions,
+            "runs": self.runs,
+            "verdict": self.verdict,
+            "unstable": self.unstable,
+        }
+        return (
+            Measurement(
+                quantity="latency",
+                value=self.median_ms,
+                unit="ms",
+                interval=self.interval_ms,
+                conditions=told,
+            ),
+            Measurement(quantity="latency_p90", value=self.p90_ms, unit="ms", conditions=told),
+            Measurement(
+                quantity="ratio",
+                value=self.ratio,
+                unit="",
+                interval=self.ratio_interval,
+                conditions=told,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Readings:
+    """All that was timed: {name: (rounds, burst) nanoseconds}, of the same rounds."""
+
+    runs: Mapping[str, Runs]
+    conditions: Mapping[str, Mapping[str, Any]]
+    seed: int = 0
+    control: tuple[str, str] | None = None
+    disturbed: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> int:
+        return min((len(runs) for runs in self.runs.values()), default=0)
+
+    def ratio(
+        self, name: str, reference: str, *, resamples: int = 2000
+    ) -> tuple[float, tuple[float, float]]:
+        """Median time of `name` over that of `reference`, and its 95 % interval."""
+        if name == reference:
+            return 1.0, (1.0, 1.0)
+        ours, theirs = self.runs[name], self.runs[reference]
+        index = self._index(resamples)
+        ratios = statistics.bootstrap_medians(ours, index) / statistics.bootstrap_medians(
+            theirs, index
+        )
+        value = float(np.median(ours) / np.median(theirs))
+        return value, statistics.percentile_interval(ratios)
+
+    def floor(self, name: str, reference: str) -> float:
+        """The relative difference below which these two are not told apart."""
+        ours, theirs = self.conditions[name], self.conditions[reference]
+        apart = ours.get("process") != theirs.get("process")
+        floor = FLOOR_BETWEEN_PROCESSES if apart else FLOOR
+        if self.control is not None:
+            low, high = self.ratio(*self.control)[1]
+            floor = max(floor, high - 1.0, 1.0 / low - 1.0)
+        return floor
+
+    def verdict(self, name: str, reference: str) -> Verdict:
+        """Whether `name` is faster or slower than `reference`, or nobody can say."""
+        _, interval = self.ratio(name, reference)
+        return statistics.verdict(interval, self.floor(name, reference))
+
+    def widest(self, reference: str) -> float:
+        """Width of the widest interval of a ratio to the reference, relative to the ratio."""
+        widths = [0.0]
+        for name in self.runs:
+            value, (low, high) = self.ratio(name, reference, resamples=400)
+            widths.append((high - low) / value)
+        return max(widths)
+
+    def timings(self, reference: str) -> dict[str, Timing]:
+        """Every session's figures, judged against `reference`."""
+        return {name: self._timing(name, reference) for name in self.runs}
+
+    def _timing(self, name: str, reference: str) -> Timing:
+        runs = self.runs[name]
+        milliseconds = runs.reshape(-1) * 1e-6
+        medians = statistics.bootstrap_medians(runs, self._index(1000)) * 1e-6
+        value, interval = self.ratio(name, reference)
+        floor = self.floor(name, reference)
+        reasons = self._doubts(runs)
+        conditions = {
+            **self.conditions[name],
+            **self.facts,
+            "reference": reference,
+            "noise_floor": floor,
+            "burst": runs.shape[1],
+        }
+        if reasons:
+            conditions["unstable_because"] = reasons
+        return Timing(
+            median_ms=float(np.median(milliseconds)),
+            p90_ms=float(np.percentile(milliseconds, 90)),
+            min_ms=float(milliseconds.min()),
+            interval_ms=statistics.percentile_interval(medians),
+            runs=milliseconds.size,
+            rounds=len(runs),
+            ratio=value,
+            ratio_interval=interval,
+            verdict=statistics.verdict(interval, floor) if name != reference else "tie",
+            unstable=bool(reasons),
+            conditions=conditions,
+        )
+
+    def _doubts(self, runs: Runs) -> list[str]:
+        """Why these times should not be trusted, in words; empty when they can be."""
+        doubts = []
+        if self.disturbed > DISTURBED_LIMIT:
+            doubts.append(f"other processes used the cores in {self.disturbed:.0%} of the time")
+        if (spread := statistics.spread(runs)) > SPREAD_LIMIT:
+            doubts.append(f"its times vary by {spread:.0%} from round to round")
+        if abs(drift := statistics.drift(runs)) > DRIFT_LIMIT:
+            doubts.append(
+                f"it got {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} while being timed "
+                "(clock, temperature or other load)"
+            )
+        return doubts
+
+    def _index(self, resamples: int) -> NDArray[np.intp]:
+        rng = np.random.default_rng((self.seed, 7))
+        return statistics.resampled_rounds(self.rounds, resamples, rng)
