@@ -1,0 +1,226 @@
+"""What a file holds and computes: multiply-adds, weights, widths, by its graph alone.
+
+Multiply-adds are an estimate of work, never of time: they are marked so wherever they are shown.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lilliput.errors import LilliputError
+from lilliput.measurement import Measurement
+from lilliput.noun import Noun
+from lilliput.runtimes.reference import graph_specs
+
+if TYPE_CHECKING:
+    import onnx
+
+Shape = tuple[int | None, ...]
+
+WEIGHTED = {
+    "Conv": (1, 0),
+    "ConvInteger": (1, 0),
+    "QLinearConv": (3, 0),
+    "ConvTranspose": (1, 0),
+    "Gemm": (1, 0),
+    "MatMul": (1, 0),
+    "MatMulInteger": (1, 0),
+    "QLinearMatMul": (3, 0),
+}
+"""Operators with weights: the positions of their weight and data inputs."""
+
+INTEGER = frozenset({"ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul"})
+_PASSING = frozenset({"DequantizeLinear", "QuantizeLinear", "Identity", "Cast", "Transpose"})
+_FLOATS_AND_BYTES = frozenset({1, 2, 3, 6, 10, 11, 16, 21, 22})
+
+
+class LayerCost(Noun):
+    """One operator with weights. `macs` is for the whole batch; `bytes_moved` counts its data."""
+
+    name: str
+    op: str
+    kind: str
+    inputs: int
+    outputs: int
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    macs: float
+    params: int
+    bytes_moved: float
+    precision: str = "fp32"
+
+
+class Cost(Noun):
+    """One file. `macs` is of one example; `params` counts a shared weight once."""
+
+    macs: float
+    params: int
+    bytes: int
+    layers: tuple[LayerCost, ...]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """{layer: output channels}."""
+        return {layer.name: layer.outputs for layer in self.layers}
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """The figures "bytes", "macs" and "params"; the last two are marked as estimates."""
+        return (
+            Measurement(quantity="bytes", value=self.bytes, unit="B"),
+            Measurement(quantity="macs", value=self.macs, unit="MACs", estimated=True),
+            Measurement(quantity="params", value=self.params, unit="", estimated=True),
+        )
+
+
+def file_cost(path: Path | str) -> Cost:
+    """Multiply-adds, weights and widths of an ONNX file, by shape inference.
+
+    Free sizes count as the file's own sample shapes say, or as one. Float, quantize-dequantize and
+    integer operators are counted alike.
+
+    Raises:
+        LilliputError: The file is not ONNX, or a layer's shape cannot be inferred.
+    """
+    import onnx
+
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise LilliputError(f"the cost of {path.name!r} is unknown", hint="give an .onnx file")
+    model = onnx.load(str(path))
+    batch = concrete_inputs(model, path)
+    shapes = inferred_shapes(model)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    layers = tuple(
+        layer_cost(node, shapes, makers) for node in model.graph.node if node.op_type in WEIGHTED
+    )
+    return Cost(
+        macs=sum(layer.macs for layer in layers) / batch,
+        params=count_params(model),
+        bytes=path.stat().st_size,
+        layers=layers,
+    )
+
+
+def concrete_inputs(model: onnx.ModelProto, path: Path) -> int:
+    """Fill in every free input size (batch 1, or the file's own sample); returns the batch size."""
+    specs = {spec.name: spec for spec in graph_specs(path)[0]}
+    batch = 1
+    for value in model.graph.input:
+        if value.name not in specs:
+            continue
+        sizes = specs[value.name].concrete(1)
+        batch = max(batch, sizes[0] if sizes else 1)
+        for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
+            dim.dim_value = size
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return batch
+
+
+def inferred_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    """{tensor: shape} of all that shape inference finds; None for a size that stays free."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes: dict[str, Shape] = {
+        value.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") else None
+            for dim in value.type.tensor_type.shape.dim
+        )
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+    shapes.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
+    return shapes
+
+
+def count_params(model: onnx.ModelProto) -> int:
+    """Numbers that were learned: no scales, zero points, shapes or lone constants."""
+    graph = model.graph
+    bookkeeping = set()
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            bookkeeping |= set(node.input[1:])
+        elif node.op_type in ("QLinearConv", "QLinearMatMul"):
+            bookkeeping |= {node.input[i] for i in (1, 2, 4, 5, 6, 7)}
+    return sum(
+        math.prod(tensor.dims)
+        for tensor in graph.initializer
+        if tensor.dims and tensor.name not in bookkeeping and tensor.data_type in _FLOATS_AND_BYTES
+    )
+
+
+def layer_kind(*, op: str, kernel: tuple[int, ...], groups: int, inputs: int) -> str:
+    """The field's name for a layer: conv3x3, conv1x1, depthwise, grouped, linear, ..."""
+    if "Conv" not in op:
+        return "linear"
+    shape = "x".join(map(str, kernel))
+    if groups > 1:
+        return f"depthwise{shape}" if groups == inputs else f"grouped{shape}"
+    return f"transposed{shape}" if op == "ConvTranspose" else f"conv{shape}"
+
+
+def layer_cost(
+    node: onnx.NodeProto, shapes: dict[str, Shape], makers: dict[str, onnx.NodeProto]
+) -> LayerCost:
+    """The cost of one weighted operator, given the shapes of its tensors and who makes them."""
+    weight_at, data_at = WEIGHTED[node.op_type]
+    weight, data, made = (
+        _known(shapes.get(name), node)
+        for name in (node.input[weight_at], node.input[data_at], node.output[0])
+    )
+    settings = {attribute.name: attribute.i for attribute in node.attribute}
+    groups = settings.get("group", 1)
+    kernel: tuple[int, ...] = ()
+    if node.op_type == "ConvTranspose":
+        kernel, inputs, outputs = weight[2:], weight[0], weight[1] * groups
+        macs = math.prod(data) * math.prod(weight[1:])
+    elif "Conv" in node.op_type:
+        kernel, inputs, outputs = weight[2:], weight[1] * groups, weight[0]
+        macs = math.prod(made) * math.prod(weight[1:])
+    else:
+        inputs, outputs = (weight[-2], weight[-1]) if len(weight) > 1 else (weight[0], 1)
+        if settings.get("transB", 0):
+            inputs, outputs = outputs, inputs
+        macs = math.prod(made) * inputs
+    integer = node.op_type in INTEGER or _quantized(node.input[data_at], makers)
+    stored = _is_stored(node.input[weight_at], makers)
+    moved = math.prod(data) + math.prod(weight) + math.prod(made)
+    return LayerCost(
+        name=node.name or node.output[0],
+        op=node.op_type,
+        kind=layer_kind(op=node.op_type, kernel=kernel, groups=groups, inputs=inputs),
+        inputs=inputs,
+        outputs=outputs,
+        groups=groups,
+        kernel=kernel,
+        macs=float(macs),
+        params=math.prod(weight) if stored else 0,
+        bytes_moved=float((1 if integer else 4) * moved),
+        precision="int8" if integer else "fp32",
+    )
+
+
+def _known(shape: Shape | None, node: onnx.NodeProto) -> tuple[int, ...]:
+    """The shape without free sizes, or an error naming the operator."""
+    if shape is None or None in shape:
+        raise LilliputError(
+            f"the shapes around {node.op_type} {node.name or node.output[0]!r} are unknown",
+            hint="export the network with fixed sizes, or name its sample shape in the metadata",
+        )
+    return tuple(int(size or 0) for size in shape)
+
+
+def _quantized(name: str, makers: dict[str, onnx.NodeProto]) -> bool:
+    """Whether a tensor comes out of a DequantizeLinear: the layer is meant to run in int8."""
+    return name in makers and makers[name].op_type == "DequantizeLinear"
+
+
+def _is_stored(name: str, makers: dict[str, onnx.NodeProto]) -> bool:
+    """Whether a tensor is a stored weight, perhaps behind a DequantizeLinear."""
+    while name in makers and makers[name].op_type in _PASSING:
+        name = makers[name].input[0]
+    return name not in makers or makers[name].op_type == "Constant"
