@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +112,8 @@ class Group:
 class Analysis:
     """What can be cut from a network, what cannot and why, and what any cut would cost.
 
-    `reasons` has one entry per class: empty where the class may go.
+    `reasons` has one entry per class: empty where the class may go. `unused` names the tensors that
+    the forward never reads; they stay as they are.
     """
 
     slots: tuple[Slot, ...]
@@ -121,7 +122,7 @@ class Analysis:
     reasons: tuple[str, ...]
     costs: tuple[OpCost, ...]
     layers: tuple[Layer, ...]
-    _members: dict[int, tuple[Slot, ...]] = field(default_factory=dict, repr=False, compare=False)
+    unused: tuple[str, ...] = ()
 
     @property
     def class_count(self) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +76,8 @@ class _Draft:
         ledger = self.ledger
         tracked = np.zeros(ledger.size, dtype=bool)
         for seed in ledger.seeds:
-            for start, size in zip(seed.starts, seed.shape, strict=True):
-                tracked[start : start + size] = True
+            if seed.name in ledger.first_use:
+                tracked[seed.starts[0] if seed.starts else 0 :][: sum(seed.shape)] = True
         for atoms in ledger.untracked:
             tracked[atoms] = False
         numbers = np.full(ledger.size, -1, dtype=np.int64)
@@ -102,10 +103,9 @@ class _Draft:
         self.reasons = [""] * self.count
         for atoms, why in self.ledger.freezes:
             self._blame(self.class_of[atoms], why)
-        for tensor in self.tensors:
-            if tensor.name not in self.ledger.first_use:
-                for n in tensor.slots:
-                    self._blame(self.slots[n].classes, f"{tensor.name}: the forward never uses it")
+        for slot in self.slots:
+            if slot.size and (slot.classes == slot.classes[0]).all():
+                self._blame(slot.classes[:1], f"{slot.tensor}: it has no other channel")
 
     def _blame(self, classes: NDArray[np.int64], why: str) -> None:
         for number in np.unique(classes):
@@ -120,6 +120,7 @@ class _Draft:
                     doubts[number].add(doubt)
         return [frozenset(found) for found in doubts]
 
+    @cached_property
     def _signatures(self) -> list[tuple[tuple[int, int], ...]]:
         """For each class the slots it touches, with the number of indices in each."""
         touched: list[list[tuple[int, int]]] = [[] for _ in range(self.count)]
@@ -133,7 +134,7 @@ class _Draft:
     def suspects(self) -> list[Suspect]:
         """Free classes sorted by signature and doubts: what holds for one holds for its like."""
         kinds: dict[object, list[int]] = defaultdict(list)
-        for number, signature in enumerate(self._signatures()):
+        for number, signature in enumerate(self._signatures):
             if not self.reasons[number]:
                 kinds[signature, self._doubts[number]].append(number)
         return [Suspect(tuple(numbers), self._doubts[numbers[0]]) for numbers in kinds.values()]
@@ -151,6 +152,7 @@ class _Draft:
             tuple(reasons),
             tuple(self._costs()),
             tuple(self._layers()),
+            tuple(t.name for t in self.tensors if t.name not in self.ledger.first_use and t.shape),
         )
 
     def _why(self, suspect: Suspect) -> str:
@@ -164,13 +166,16 @@ class _Draft:
 
     def _groups(self, reasons: list[str]) -> tuple[Group, ...]:
         alike: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
-        for number, signature in enumerate(self._signatures()):
+        for number, signature in enumerate(self._signatures):
             alike[signature].append(number)
         named: dict[str, int] = defaultdict(int)
         groups = []
+        producers = self._producers()
         for signature, numbers in sorted(alike.items(), key=lambda item: self._when(item[0])):
+            if all(self.slots[n].size == 1 for n, _ in signature):
+                continue
             members = self._in_order(signature)
-            name = _producer(members)
+            name = producers.get(numbers[0]) or f"{members[0].layer or members[0].tensor} (inputs)"
             named[name] += 1
             if named[name] > 1:
                 name = f"{name} #{named[name]}"
@@ -185,6 +190,15 @@ class _Draft:
                 )
             )
         return tuple(groups)
+
+    def _producers(self) -> dict[int, str]:
+        """For each class the first layer that gives it."""
+        first: dict[int, str] = {}
+        for layer in self._layers():
+            if layer.outputs is not None:
+                for number in np.unique(layer.outputs).tolist():
+                    first.setdefault(number, layer.path or layer.weight or "")
+        return first
 
     def _when(self, signature: tuple[tuple[int, int], ...]) -> int:
         return min(self._use(self.slots[n].tensor) for n, _ in signature)
@@ -208,12 +222,3 @@ class _Draft:
 
     def _classes(self, dim: Dim) -> NDArray[np.int64] | None:
         return None if isinstance(dim, str) else self.class_of[dim]
-
-
-def _producer(members: tuple[Member, ...]) -> str:
-    """The layer whose outputs the channels are: the first that holds them as rows of a weight."""
-    weights = [member for member in members if member.tensor.endswith("weight")]
-    rows = [member for member in weights if member.dim == 0]
-    chosen = (rows or weights or list(members))[0]
-    name = chosen.layer or chosen.tensor
-    return name if rows else f"{name} (inputs)"

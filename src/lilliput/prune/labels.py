@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,10 @@ class Cost:
     kind: str
     axes: tuple[Atoms, ...]
     constant: int
+
+    def total(self) -> int:
+        """Multiply-adds of the network as it is."""
+        return self.constant * prod(len(axis) for axis in self.axes)
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,8 @@ def product(call: Call) -> list[Labels]:
     left, right = call.args[1:3] if biased else call.args[:2]
     a, b = call.labels(left), call.labels(right)
     ledger.tie(a[-1], b[-2])
-    if call.name_of(right) is None:
-        ledger.doubt(b[-2])
     if len(a) == 3:
+        ledger.doubt(b[-2])
         ledger.tie(a[0], b[0])
     out = (*a[:-1], b[-1])
     if biased:
@@ -159,14 +158,14 @@ def layer_norm(call: Call) -> list[Labels]:
     """Mean and variance run over the last dimensions: a channel less changes all others."""
     x = call.first
     count = len(call.arg("normalized_shape"))
-    why = "it normalises over all channels together"
-    for dim in x[len(x) - count :]:
-        call.ledger.freeze(dim, why)
+    over = x[len(x) - count :]
+    for dim in over:
+        call.ledger.freeze(dim, "it normalises over all channels together")
     for name in ("weight", "bias"):
         tensor = call.arg(name)
         if tensor is not None:
-            for dim in call.labels(tensor):
-                call.ledger.freeze(dim, why)
+            for dim, ours in zip(over, call.labels(tensor), strict=True):
+                call.ledger.tie(dim, ours)
     return [x]
 
 
@@ -182,11 +181,7 @@ def group_norm(call: Call) -> list[Labels]:
     for name in ("weight", "bias"):
         tensor = call.arg(name)
         if tensor is not None:
-            call.ledger.tie(call.labels(tensor)[0], x[1])
-            if not alone:
-                call.ledger.freeze(
-                    call.labels(tensor)[0], "it normalises over the channels of a group together"
-                )
+            call.ledger.tie(x[1], call.labels(tensor)[0])
     return [x]
 
 
@@ -223,7 +218,8 @@ def reduction(call: Call) -> list[Labels]:
         if call.args[0].shape[place] > 1:
             call.ledger.freeze(x[place], "it reduces over all channels")
     if call.arg("keepdim", default=False):
-        return [tuple(SPACE if place in over else d for place, d in enumerate(x))] * 2
+        left = "it is what a reduction left"
+        return [tuple(left if place in over else d for place, d in enumerate(x))] * 2
     return [without(x, *over)] * 2
 
 
@@ -277,6 +273,8 @@ def embedding(call: Call) -> list[Labels]:
     """Rows picked by index: (V, C) and (...) → (..., C)."""
     table = call.first
     call.ledger.freeze(table[0], "its rows are picked by index")
+    name = call.name_of(call.args[0])
+    call.ledger.layers.append(LayerNote(call.ledger.path, "embedding", table[0], table[1], name))
     return [(*call.labels(call.args[1]), table[1])]
 
 

@@ -338,6 +338,8 @@ def index_select(call: Call) -> list[Labels]:
     x, place = call.dims_of("dim")
     why = "it picks channels by their numbers"
     call.ledger.freeze(x[place], why)
+    for dim in call.labels(call.arg("index")):
+        call.ledger.freeze(dim, "it holds the numbers of channels")
     return [replaced(x, place, why)]
 
 
@@ -351,6 +353,8 @@ def index(call: Call) -> list[Labels] | None:
     place = places[0]
     why = "it picks channels by their numbers"
     call.ledger.freeze(x[place], why)
+    for dim in call.labels(indices[place]):
+        call.ledger.freeze(dim, "it holds the numbers of channels")
     count = call.out.dim() - len(x) + 1
     if count != indices[place].dim():
         return None

@@ -197,6 +197,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor, label in zip(outputs, labels, strict=False):
             if len(label) == tensor.dim():
                 self.put(tensor, label)
+        if name in ("t", "detach", "alias") and id(args[0]) in self._names:
+            self._names[id(out)] = self._names[id(args[0])]
         return out
 
     def _note_use(self, inputs: tuple[Tensor, ...]) -> None:

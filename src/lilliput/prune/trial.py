@@ -6,6 +6,7 @@ A channel whose weights are all zero and a channel that is not there must give t
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,14 @@ def removals(analysis: Analysis, classes: Collection[int]) -> list[Removal]:
 def cut_module(module: nn.Module, analysis: Analysis, classes: Collection[int]) -> nn.Module:
     """A deep copy without these classes; nothing is verified."""
     smaller = copy.deepcopy(module)
+    slice_module(smaller, removals(analysis, classes))
+    return smaller
+
+
+def _trial_module(module: nn.Module, analysis: Analysis, classes: Collection[int]) -> nn.Module:
+    """The same, but tensors that are not cut are those of `module`: to be run and thrown away."""
+    shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    smaller = copy.deepcopy(module, shared)
     slice_module(smaller, removals(analysis, classes))
     return smaller
 
@@ -106,9 +115,9 @@ class Bench:
 
         In doubt (rounding of a deep network, or a real error?) both are run again in double.
         """
-        smaller = (
-            cut if cut is not None else cut_module(self.network.module, self.analysis, classes)
-        )
+        smaller = cut
+        if smaller is None:
+            smaller = _trial_module(self.network.module, self.analysis, classes)
         try:
             error = self._compare(self.twin, smaller, self.inputs, classes)
         except LilliputError:
@@ -143,11 +152,10 @@ def disproved(network: Network, analysis: Analysis, suspects: Sequence[Suspect])
     All at once in the good case: one class of each kind, then half of each kind. A failure is
     traced to its kinds by trials of halves, and what is left must pass together.
     """
-    suspects = [s for s in suspects if analysis.emptied(s.classes[:1]) is None]
     if not suspects:
         return []
     bench = Bench(network, analysis)
-    failed = _search(bench, suspects)
+    failed = _search(bench, list(suspects))
     left = [suspect for suspect in suspects if suspect not in failed]
     if failed and left and not _hold(bench, left):
         accepted: list[Suspect] = []
@@ -166,12 +174,28 @@ def _search(bench: Bench, suspects: list[Suspect]) -> list[Suspect]:
 
 
 def _hold(bench: Bench, suspects: Sequence[Suspect]) -> bool:
-    """Whether one class of each, and then half of each, can be cut exactly."""
-    for chosen in ([s.classes[:1] for s in suspects], [_half(s) for s in suspects]):
+    """Whether these can be cut exactly, in every combination that matters."""
+    for chosen in _rounds(suspects):
         classes = _sparing(bench.analysis, chosen)
         if classes and not bench.error(classes) <= TOLERANCE:
             return False
     return True
+
+
+def _rounds(suspects: Sequence[Suspect]) -> Iterator[list[tuple[int, ...]]]:
+    """Sets of classes to cut together.
+
+    Suspects that share a doubtful operation may hide each other's faults (two halves that shrink
+    alike), so for each pair of them there is a round in which only one is cut: rounds by the
+    binary digits of their rank.
+    """
+    yield [suspect.classes[:1] for suspect in suspects]
+    yield [_half(suspect) for suspect in suspects]
+    met = Counter(op for s in suspects for op in {op for op, _ in s.doubts})
+    sharing = [s for s in suspects if any(met[op] > 1 for op, _ in s.doubts)]
+    for digit in range((len(sharing) - 1).bit_length() if sharing else 0):
+        for value in (0, 1):
+            yield [_half(s) for rank, s in enumerate(sharing) if rank >> digit & 1 == value]
 
 
 def _half(suspect: Suspect) -> tuple[int, ...]:
@@ -193,8 +217,10 @@ def _sparing(analysis: Analysis, chosen: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _judged(bench: Bench, suspect: Suspect) -> Suspect:
-    error = bench.error(suspect.classes[:1])
-    if error <= TOLERANCE:
-        error = bench.error(_sparing(bench.analysis, [_half(suspect)]))
+    single, half = (
+        bench.error(_sparing(bench.analysis, [some]))
+        for some in (suspect.classes[:1], _half(suspect))
+    )
+    error = half if single <= TOLERANCE else single
     verdict = "does not run" if error == float("inf") else f"is off by {error:.1g} of the output"
     return Suspect(suspect.classes, suspect.doubts, verdict)

@@ -78,10 +78,14 @@ def _blame(bench: Bench, classes: list[int], error: float) -> CutDiffers:
         if not bench.error([n for n in group.classes if n in chosen]) <= TOLERANCE
     )
     named = guilty or groups
-    what = "does not run" if error == float("inf") else f"differs by {error:.2g} of its output"
+    what = (
+        "does not run, or gives outputs that are not finite"
+        if error == float("inf")
+        else f"differs by {error:.2g} of its output from the one with the same channels zeroed"
+    )
     names = ", ".join(repr(group.name) for group in named)
     return CutDiffers(
-        f"the network cut in {names} {what} from the one with the same channels zeroed",
+        f"the network cut in {names} {what}",
         groups=named,
         at=bench.network.name,
     )
