@@ -21,6 +21,9 @@ from lilliput.prune.edits import put_identity, remove_edit
 from lilliput.prune.labels import Ledger
 from lilliput.prune.trace import run, trace
 
+Calls = Mapping[str, Sequence[tuple[Any, Any]]]
+"""For each module path, in the order of their first end, the inputs and output of each call."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -35,8 +38,8 @@ def removable_blocks(network: Network) -> dict[str, Block]:
     """Submodules that `nn.Identity` can stand in for, by path, in the order they run.
 
     Each takes one tensor and gives one of the same shape, and holds at least one layer that
-    multiplies. The outermost count, but a plain `nn.Sequential` of several such blocks is seen as
-    these blocks; none lies within another. Each was tried: the network runs without it and its
+    multiplies. The outermost count, but what is only a row of several such blocks is seen as these
+    blocks; none lies within another. Each was tried: the network runs without it and its
     outputs keep their shapes.
     """
     calls, outputs = _calls(network)
@@ -48,7 +51,7 @@ def removable_blocks(network: Network) -> dict[str, Block]:
         if not path or any(path.startswith(f"{taken}.") for taken in found):
             continue
         macs = _macs_within(ledger, path, network)
-        if not macs or not _fits(calls, path) or _is_chain(calls, path, module):
+        if not macs or not _fits(calls, path) or _is_row(calls, path, module):
             continue
         if _runs_without(network, twin, path, shapes):
             params = sum(p.numel() for p in module.parameters())
@@ -98,7 +101,7 @@ def ranked(saved: Mapping[str, float], losses: Mapping[str, float], whole: float
 
 
 def _calls(network: Network) -> tuple[dict[str, list[tuple[Any, Any]]], tuple[Tensor, ...]]:
-    """For each module, in the order of their first end, the inputs and output of each call."""
+    """What every module takes and gives in one run, and the network's outputs."""
     paths = {id(part): path for path, part in network.module.named_modules()}
     calls: dict[str, list[tuple[Any, Any]]] = {}
 
@@ -114,7 +117,7 @@ def _calls(network: Network) -> tuple[dict[str, list[tuple[Any, Any]]], tuple[Te
     return calls, flat_outputs(outputs)
 
 
-def _fits(calls: Mapping[str, Sequence[tuple[Any, Any]]], path: str) -> bool:
+def _fits(calls: Calls, path: str) -> bool:
     """Whether every call takes one tensor and gives one of its shape and type."""
     return bool(calls.get(path)) and all(
         len(inputs) == 1
@@ -126,14 +129,26 @@ def _fits(calls: Mapping[str, Sequence[tuple[Any, Any]]], path: str) -> bool:
     )
 
 
-def _is_chain(calls: Mapping[str, Sequence[tuple[Any, Any]]], path: str, module: nn.Module) -> bool:
-    """A plain sequence of at least two blocks that fit by themselves and are no single layers."""
-    if type(module) is not nn.Sequential:
+def _is_row(calls: Calls, path: str, module: nn.Module) -> bool:
+    """Whether it only hands a tensor through a row of parts, two of them blocks that fit.
+
+    Seen by what runs, not by the class: the input of each part is the output of the one before.
+    """
+    parts = {f"{path}.{name}": child for name, child in module.named_children()}
+    parts = {name: child for name, child in parts.items() if name in calls}
+    if any(len(calls[name]) != 1 for name in [path, *parts]):
         return False
-    composite = [
-        name for name, child in module.named_children() if any(True for _ in child.children())
-    ]
-    return sum(_fits(calls, f"{path}.{name}") for name in composite) >= 2
+    links: list[Any] = [calls[path][0][0][0]]
+    for name in parts:
+        inputs, output = calls[name][0]
+        if len(inputs) != 1 or inputs[0] is not links[-1]:
+            return False
+        links.append(output)
+    if links[-1] is not calls[path][0][1]:
+        return False
+    if len(parts) == 1:
+        return all(_fits(calls, name) and _is_row(calls, name, parts[name]) for name in parts)
+    return sum(_fits(calls, n) for n, part in parts.items() if len(list(part.children()))) >= 2
 
 
 def _macs_within(ledger: Ledger, path: str, network: Network) -> int:
