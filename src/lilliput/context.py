@@ -66,8 +66,10 @@ class Context:
     """What a stage works with.
 
     `original` is the uncompressed network (or file): the default teacher and the reference of
-    every comparison. `folder` is where files may be written. `checkpoints` is a folder for the
-    state of trainings that must survive a crash; None where there is no run.
+    every comparison. `folder` is where files may be written, `networks` where weights of networks
+    on their way go (the same, unless given). `root` is the run's folder, to which stored paths are
+    relative. `checkpoints` is a folder for the state of trainings that must survive a crash; None
+    where there is no run.
     """
 
     data: Dataset
@@ -82,6 +84,12 @@ class Context:
     journal: Journal = field(default_factory=SilentJournal)
     progress: Progress = field(default_factory=SilentProgress)
     checkpoints: Path | None = None
+    networks: Path | None = None
+    root: Path | None = None
+
+    def network_path(self, name: str) -> Path:
+        """Where the weights of the network candidate `name` are kept."""
+        return (self.networks or self.folder) / f"{name}.safetensors"
 
     def rng(self, *names: object) -> np.random.Generator:
         """A generator that depends on the run's seed and these names, and on nothing else."""

@@ -61,7 +61,8 @@ class Dataset:
     `layout` is "image" (pictures of 0..255, channels last) or "tensor" (ready inputs).
     `augment` names the random changes that keep a picture's meaning: any of "flip" (left-right)
     and "shift" (by up to an eighth of its side).
-    `synthetic` marks random data, asked for by name, and the report says so.
+    `synthetic` marks random data, asked for by name, and the report says so. `alike` says that test
+    and validation are drawn from one population, so that their scores may be compared.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Dataset:
     augment: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     synthetic: bool = False
+    alike: bool = True
     facts: dict[str, Any] = field(default_factory=dict)
 
     def split(self, name: str) -> Split:

@@ -56,6 +56,10 @@ class Stage(BaseModel):
 class Step(Stage):
     """One candidate to one candidate."""
 
+    def child_id(self, parent: str) -> str:
+        """The name of what this step makes of the candidate `parent`."""
+        return f"{parent}-{self.name}"
+
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Do the work on a copy; the pipeline names, measures and stores what comes back."""
         raise NotImplementedError

@@ -1,0 +1,121 @@
+"""The figures of a run's files: taken side by side, from the files themselves.
+
+Latency comes from one interleaved session with the original file (`stopwatch`), quality from the
+loaded file over a whole split, example by example against the original (`accuracy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lilliput.artifact import Artifact
+from lilliput.candidate import Candidate
+from lilliput.context import Context
+from lilliput.data.dataset import Split
+from lilliput.measurement import Measurement
+from lilliput.meter.accuracy import drop, metric_of, score_file
+from lilliput.meter.cost import file_cost
+from lilliput.meter.stopwatch import compare_files
+from lilliput.preprocessing import IDENTITY
+from lilliput.runtimes.opening import open_session
+
+FILES_A_SESSION = 10
+"""Beyond this many files a round takes so long that the machine drifts within it."""
+
+
+def with_cost(candidate: Candidate) -> Candidate:
+    """The candidate with its file's length, and its multiply-adds and weights by the graph."""
+    artifact = candidate.the_artifact()
+    cost = file_cost(artifact.path)
+    return candidate.measured(
+        Measurement(quantity="bytes", value=artifact.bytes, unit="B"),
+        Measurement(quantity="macs", value=cost.macs, unit="MACs", estimated=True),
+        Measurement(quantity="params", value=cost.params, unit="", estimated=True),
+    )
+
+
+def with_latency(
+    candidates: Sequence[Candidate],
+    reference: Candidate,
+    context: Context,
+    *,
+    max_seconds: float = 20.0,
+) -> list[Candidate]:
+    """All candidates timed on the target, each in one session with the reference file.
+
+    `max_seconds` is for one session of up to `FILES_A_SESSION` files.
+    """
+    timed = []
+    for group in _groups(candidates):
+        files = {c.id: (c.the_artifact().path, context.target) for c in (reference, *group)}
+        timings = compare_files(
+            files,
+            reference.id,
+            max_seconds=max_seconds,
+            seed=context.derived_seed("stopwatch") % 2**32,
+            progress=context.progress,
+        )
+        timed += [c.measured(*timings[c.id].measurements()) for c in group]
+    return timed
+
+
+def _groups(candidates: Sequence[Candidate]) -> Iterator[Sequence[Candidate]]:
+    for start in range(0, len(candidates), FILES_A_SESSION):
+        yield candidates[start : start + FILES_A_SESSION]
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """The original's scores on a split, example by example, to hold others against.
+
+    Where the examples have no truth, the original's own outputs stand in for it, and `drop` is
+    then the loss of agreement with the original.
+    """
+
+    split: Split
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, reference: Artifact, split: Split, context: Context) -> Yardstick:
+        if split.targets is None:
+            split = Split(split.inputs, _outputs_as_truth(reference, split, context))
+        return cls(split, scores_of(reference, split, context))
+
+    def judge(self, candidate: Candidate, context: Context, *, prefix: str = "") -> Candidate:
+        """The candidate with "metric" and "drop" (positive = worse), paired with the original's."""
+        scores = scores_of(candidate.the_artifact(), self.split, context)
+        figures = (
+            metric_of(scores, context.task.metric),
+            drop(self.scores, scores, context.task.metric),
+        )
+        return candidate.measured(
+            *(f.model_copy(update={"quantity": prefix + f.quantity}) for f in figures)
+        )
+
+
+def scores_of(artifact: Artifact, split: Split, context: Context) -> NDArray[np.float64]:
+    """One score per example of the split, from the file in the target's runtime."""
+    preprocessing = artifact.metadata.preprocessing or IDENTITY
+    with closing(open_session(artifact.path, context.target)) as session:
+        return score_file(
+            session,
+            context.task,
+            split,
+            preprocessing,
+            layout=context.data.layout,
+            progress=context.progress,
+        )
+
+
+def _outputs_as_truth(reference: Artifact, split: Split, context: Context) -> list[object]:
+    preprocessing = reference.metadata.preprocessing or IDENTITY
+    truths: list[object] = []
+    with closing(open_session(reference.path, context.target)) as session:
+        for batch in context.task.batches(split, preprocessing, 1, layout=context.data.layout):
+            truths += list(context.task.as_truth(session.run(batch.inputs)[0]))
+    return truths

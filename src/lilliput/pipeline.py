@@ -1,0 +1,221 @@
+"""A recipe from end to end: prepare, run the stages, measure every file, keep the front.
+
+What users see is taken here, from files: costs, latency on the target in sessions that hold the
+original too, quality on validation for the choice, and the test split once, for the files that
+are left.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lilliput.artifact import Artifact
+from lilliput.candidate import Candidate
+from lilliput.context import Context, Progress, SilentProgress
+from lilliput.data.dataset import Dataset
+from lilliput.data.sources import load_data
+from lilliput.errors import LilliputError
+from lilliput.measurement import Measurement
+from lilliput.meter.candidates import Yardstick, with_cost, with_latency
+from lilliput.models.source import load_network
+from lilliput.network import Network
+from lilliput.recipe import Recipe
+from lilliput.runs.folder import RunFolder
+from lilliput.runs.front import label_gains, pareto, recommend
+from lilliput.runs.result import RunResult
+from lilliput.search.level import level_of_original
+from lilliput.staging import restore, run_stages, store
+from lilliput.steps.export import Export
+from lilliput.tasks import task_of
+
+MISSED = 3
+"""Exit code of a run whose best file does not keep the budget."""
+
+TRAINING_STAGES = ("finetune", "distill", "shrink")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run starts from: the context and the original as a file, the reference of all."""
+
+    context: Context
+    original: Candidate
+    reference: Candidate
+
+
+def execute(recipe: Recipe, run: RunFolder, progress: Progress | None = None) -> RunResult:
+    """Run the recipe in this folder, or go on with it; what is finished is not done again.
+
+    Returns:
+        The run's front, its recommended file and, when the budget is missed, by how much.
+    """
+    began = time.monotonic()
+    prepared = prepare(recipe, run, progress or SilentProgress())
+    made = run_stages(recipe.stages, [prepared.original], prepared.context)
+    files = [c for c in made if c.artifact is not None and c.id != prepared.reference.id]
+    measured = measure(files, prepared)
+    return conclude(measured, prepared, run, seconds=time.monotonic() - began)
+
+
+def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
+    """Load model and data, export the original, note what the figures will be taken on."""
+    task = task_of(recipe.task)
+    data = task.prepare(load_data(recipe.data.source, task=task, seed=recipe.seed,
+                                  **recipe.data.settings()))
+    original = load_original(recipe, data)
+    context = Context(
+        data=data,
+        task=task,
+        target=recipe.target,
+        original=original,
+        folder=run.files,
+        networks=run.networks,
+        root=run.path,
+        checkpoints=run.checkpoints,
+        budget=recipe.budget,
+        seed=recipe.seed,
+        train_threads=recipe.train_threads,
+        journal=run.journal,
+        progress=progress,
+    )
+    run.journal.note("data", seed=recipe.seed, **describe(data))
+    return Prepared(context, original, _reference(original, context))
+
+
+def load_original(recipe: Recipe, data: Dataset) -> Candidate:
+    """The user's model as the first candidate: a torch network, or an ONNX file."""
+    loaded = load_network(
+        recipe.model.factory,
+        weights=recipe.model.weights,
+        inputs=recipe.model.inputs,
+        preprocessing=recipe.preprocessing,
+        data=data,
+    )
+    if isinstance(loaded, Network):
+        return Candidate(id="original", network=loaded)
+    return Candidate(id="original", artifact=loaded)
+
+
+def describe(data: Dataset) -> dict[str, Any]:
+    """Name, numbers of examples and provenance, for the report's conditions."""
+    sizes = {name: len(getattr(data, name)) for name in ("train", "calibration", "validation", "test")}
+    return {"name": data.name, "examples": sizes, "synthetic": data.synthetic, **data.facts}
+
+
+def _reference(original: Candidate, context: Context) -> Candidate:
+    """The original as a float file of the run, whatever form it came in."""
+
+    def work() -> dict[str, Any]:
+        if original.artifact is None:
+            step = Export()
+            name = step.child_id(original.id)
+            made = step.apply(replace(original, id=name), context)
+            made = replace(made, id=name, parent=original.id, stage=step.name)
+        else:
+            path = context.folder / f"original{original.artifact.path.suffix}"
+            shutil.copyfile(original.artifact.path, path)
+            metadata = original.artifact.metadata
+            made = replace(original, artifact=Artifact.of(path, metadata=metadata))
+        return {"candidate": store(made, context)}
+
+    return restore(context.journal.once("reference", work)["candidate"], context)
+
+
+def measure(files: Sequence[Candidate], prepared: Prepared) -> list[Candidate]:
+    """Reference first, then every file: cost, latency beside the reference, validation quality."""
+    context, reference = prepared.context, with_cost(prepared.reference)
+
+    def work() -> dict[str, Any]:
+        timed = with_latency([reference, *map(with_cost, files)], reference, context)
+        yardstick = Yardstick.of(
+            reference.the_artifact(), context.data.split("validation"), context
+        )
+        judged = [
+            _held_to_level(yardstick.judge(c, context), context)
+            for c in context.progress.track(timed, label="scoring files")
+        ]
+        return {"candidates": [store(c, context) for c in label_gains(judged)]}
+
+    ids = "+".join(c.id for c in files)
+    done = context.journal.once(f"measured {ids}", work)
+    return [restore(stored, context) for stored in done["candidates"]]
+
+
+def _held_to_level(candidate: Candidate, context: Context) -> Candidate:
+    """Replace the paired drop where the original knows the validation examples by heart."""
+    trained = any(name in entry for entry in candidate.history for name in TRAINING_STAGES)
+    if not trained or context.original.network is None or not len(context.data.test):
+        return candidate
+    level = level_of_original(context)
+    if not level.memorised:
+        return candidate
+    lost = level.drop(candidate.value("metric"))
+    half = _half_width(candidate.measurements["metric"])
+    return candidate.measured(
+        Measurement(
+            quantity="drop",
+            value=lost,
+            unit=context.task.metric.unit,
+            interval=(lost - half, lost + half),
+            conditions={"against": "the original's test score; it knows the validation examples"},
+        )
+    )
+
+
+def _half_width(figure: Measurement) -> float:
+    return 0.0 if figure.interval is None else (figure.interval[1] - figure.interval[0]) / 2
+
+
+def conclude(
+    measured: Sequence[Candidate], prepared: Prepared, run: RunFolder, *, seconds: float
+) -> RunResult:
+    """The front, the recommended file, the test split's one look, and the report."""
+    context = prepared.context
+    front = pareto(measured)
+    best, missed = recommend(front, context.budget)
+    wanted = {c.id for c in (measured[0], *front, *([best] if best else []))}
+    tested = tested_once([c for c in measured if c.id in wanted], prepared)
+    by_id = {c.id: c for c in measured} | {c.id: c for c in tested}
+    best = by_id[best.id] if best is not None else None
+    if best is not None:
+        run.deliver(best.the_artifact())
+    context.journal.note(
+        "finished",
+        best=best.id if best else None,
+        missed=[miss.model_dump() for miss in missed],
+        seconds=round(seconds, 1),
+    )
+    return RunResult.of(run)
+
+
+def tested_once(wanted: Sequence[Candidate], prepared: Prepared) -> list[Candidate]:
+    """Final figures on the test split: "test_metric" and "test_drop", paired with the original."""
+    context = prepared.context
+    if not len(context.data.test):
+        return list(wanted)
+
+    def work() -> dict[str, Any]:
+        yardstick = Yardstick.of(prepared.reference.the_artifact(), context.data.test, context)
+        return {
+            "candidates": [
+                store(yardstick.judge(c, context, prefix="test_"), context)
+                for c in context.progress.track(wanted, label="final scores on test")
+            ]
+        }
+
+    key = "tested " + "+".join(c.id for c in wanted)
+    return [restore(stored, context) for stored in context.journal.once(key, work)["candidates"]]
+
+
+def check_budget_reachable(context: Context, smallest_bytes: int) -> None:
+    """Refuse a size that even the smallest version of the network cannot reach."""
+    limit = context.budget.max_bytes
+    if limit is not None and smallest_bytes > limit:
+        raise LilliputError(
+            f"no version of this network fits {limit} bytes; the smallest has {smallest_bytes}",
+            hint=f"allow --max-size {smallest_bytes}",
+        )

@@ -1,0 +1,158 @@
+"""From goals to a recipe, and what can be said of it before anything is spent.
+
+The bounds are those of the smallest version that the cuts can reach: every removable block left
+out, one channel of each group kept, one byte a weight. A budget below them is refused at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lilliput.budget import Budget
+from lilliput.data.dataset import Dataset
+from lilliput.errors import LilliputError, Refused
+from lilliput.network import Network
+from lilliput.prune import analyse, network_macs, removable_blocks, remove
+from lilliput.target import Target
+from lilliput.units import format_bytes, format_count
+
+BYTES_A_WEIGHT = 1
+"""What int8 files hold; the smallest that any runtime here runs."""
+
+SHARE_FOR_TRAINING = 0.7
+"""Of the time budget: full trainings. The rest is screening, quantizing and measuring."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The network as it is and as small as the cuts can make it."""
+
+    macs: int
+    params: int
+    least_macs: int
+    least_params: int
+    blocks: tuple[str, ...]
+    groups: int
+    frozen: int
+
+    @property
+    def least_bytes(self) -> int:
+        return self.least_params * BYTES_A_WEIGHT
+
+
+def bounds_of(network: Network) -> Bounds:
+    """How far blocks and channels together can shrink the network; nothing is trained."""
+    blocks = tuple(removable_blocks(network))
+    smallest = network
+    for path in blocks:
+        smallest = remove(smallest, path)
+    whole, least = analyse(network), analyse(smallest)
+    gone = [number for group in least.prunable for number in group.classes[1:]]
+    return Bounds(
+        macs=network_macs(network),
+        params=network.params,
+        least_macs=least.macs(gone),
+        least_params=least.params(gone),
+        blocks=blocks,
+        groups=len(whole.prunable),
+        frozen=len(whole.groups) - len(whole.prunable),
+    )
+
+
+def check_reachable(bounds: Bounds, budget: Budget) -> None:
+    """Refuse limits below what any cut can reach.
+
+    Raises:
+        Refused: Names the limit, the reachable minimum and the option that would allow it.
+    """
+    least = {
+        "max_bytes": (budget.max_bytes, bounds.least_bytes, format_bytes, "--max-size"),
+        "max_macs": (budget.max_macs, bounds.least_macs, format_count, "--max-macs"),
+        "max_params": (budget.max_params, bounds.least_params, format_count, "--max-params"),
+    }
+    for limit, reachable, shown, option in least.values():
+        if limit is not None and limit < reachable:
+            raise Refused(
+                f"the budget of {shown(limit)} is below the minimum of {shown(reachable)} that "
+                "this network can be cut to",
+                hint=f"allow at least {option} {shown(reachable).replace(' ', '')}, or start from "
+                "a smaller network",
+            )
+
+
+def stages_for(
+    *, time_budget_minutes: float | None, epochs: int | None, is_file: bool
+) -> list[dict[str, Any]]:
+    """The recipe's stages for these goals: what an `.onnx` file allows, or the whole chain."""
+    if is_file:
+        return [{"quantize": {}}]
+    shrink: dict[str, Any] = {}
+    if epochs is not None:
+        shrink["epochs"] = epochs
+    if time_budget_minutes is not None:
+        shrink |= shrink_settings(time_budget_minutes)
+    return [{"shrink": shrink}, {"export": {}}, {"quantize": {}}]
+
+
+def shrink_settings(minutes: float) -> dict[str, Any]:
+    """More time buys more finalists and longer screening, in that order."""
+    if minutes < 5:
+        screening = {"architectures": 4, "screen_steps": 20, "finalists": 2}
+    elif minutes < 30:
+        screening = {"architectures": 6, "screen_steps": 40, "finalists": 2}
+    else:
+        screening = {"architectures": 8, "screen_steps": 80, "finalists": 3}
+    return {"minutes": round(minutes * SHARE_FOR_TRAINING, 2), **screening}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `--dry-run` shows."""
+
+    name: str
+    bounds: Bounds | None
+    data: Dataset
+    target: Target
+    budget: Budget
+    stages: tuple[dict[str, Any], ...]
+    minutes: float | None
+
+    def __str__(self) -> str:
+        lines = [f"plan for {self.name} on {self.target.label}"]
+        if self.bounds is not None:
+            lines += _bounds_lines(self.bounds)
+        sizes = ", ".join(
+            f"{name} {len(getattr(self.data, name))}"
+            for name in ("train", "calibration", "validation", "test")
+        )
+        lines.append(f"  data      {self.data.name}: {sizes}")
+        limits = ", ".join(f"{k} ≤ {v:g}" for k, v in self.budget.limits().items())
+        lines.append(f"  budget    {limits or 'none: the front spreads over speeds'}")
+        lines += [f"  stage     {name}: {settings}" for s in self.stages for name, settings in s.items()]
+        if self.minutes is not None:
+            lines.append(f"  time      about {self.minutes:g} minutes")
+        return "\n".join(lines)
+
+
+def _bounds_lines(bounds: Bounds) -> list[str]:
+    return [
+        f"  now       {format_count(bounds.macs)} MACs, {format_count(bounds.params)} weights",
+        f"  reachable {format_count(bounds.least_macs)} MACs, "
+        f"{format_count(bounds.least_params)} weights, {format_bytes(bounds.least_bytes)}",
+        f"  blocks    {len(bounds.blocks)} can be left out: {', '.join(bounds.blocks) or 'none'}",
+        f"  channels  {bounds.groups} groups can be cut, {bounds.frozen} are frozen "
+        "(`lilliput inspect` says why)",
+    ]
+
+
+def require_file_or_network(model: Network | object, stages: list[dict[str, Any]]) -> None:
+    """Say which stages cannot work on an ONNX file, before anything runs."""
+    if isinstance(model, Network):
+        return
+    wrong = [name for stage in stages for name in stage if name != "quantize"]
+    if wrong:
+        raise LilliputError(
+            f"{', '.join(wrong)} need the torch network; an .onnx file has lost what they change",
+            hint="give file.py:function with weights, or keep only `quantize`",
+        )

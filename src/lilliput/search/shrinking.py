@@ -1,0 +1,309 @@
+"""The rungs of `shrink`: price on the target, short training, full training.
+
+Every result is in the journal before the next begins, keyed by the architecture, so that a resumed
+search goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lilliput.candidate import Candidate
+from lilliput.context import Context
+from lilliput.distill.losses import Imitation, LossTerm, Truth
+from lilliput.distill.loop import Schedule, train
+from lilliput.distill.sources import Examples
+from lilliput.errors import LilliputError
+from lilliput.measurement import Measurement
+from lilliput.meter.accuracy import metric_of
+from lilliput.models.store import load_saved, save_network
+from lilliput.network import Network
+from lilliput.prune import analyse, removable_blocks, remove
+from lilliput.prune.batchnorm import reestimate
+from lilliput.prune.cost import network_macs
+from lilliput.prune.edits import remove_edit
+from lilliput.search.architectures import Architecture, block_chain, name_of, spread, unique
+from lilliput.search.finalists import Screened, undominated
+from lilliput.search.level import Level, scores_in_torch
+from lilliput.search.probe import Probe, probe
+
+SCREEN_EXAMPLES = 1000
+"""Validation examples that rank blocks and short trainings."""
+
+REPAIR_EXAMPLES = 512
+"""Training examples that batch-norm statistics are taken from before a block is judged."""
+
+
+@dataclass(frozen=True)
+class Considered:
+    """An architecture and its price on the target."""
+
+    architecture: Architecture
+    price: Probe
+    macs: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """What short and full trainings share."""
+
+    learning_rate: float
+    batch_size: int
+    screen_steps: int
+    temperature: float = 4.0
+    imitation: float = 0.9
+
+    def terms(self, context: Context, *, labelled: bool) -> list[LossTerm]:
+        imitation = Imitation(
+            context.task, self.imitation if labelled else 1.0, self.temperature
+        )
+        if not labelled:
+            return [imitation]
+        return [Truth(context.task, 1 - self.imitation), imitation]
+
+
+def considered_architectures(
+    original: Network,
+    context: Context,
+    *,
+    most_blocks: int | None,
+    widths: Sequence[float],
+    protect: Sequence[str],
+    count: int,
+) -> list[Considered]:
+    """Architectures worth a short training: timed on the target, within the budget, undominated."""
+
+    def work() -> dict[str, Any]:
+        removals = [(), *_removals(original, context, most_blocks)]
+        found = unique(_narrowed(original, removals, widths, protect, context))
+        networks = {a.key: a.build(original) for a in found if a.edits}
+        prices = probe(networks, original, context)
+        rows = [
+            {
+                "architecture": {"key": a.key, "removed": a.removed, "narrowed": a.narrowed,
+                                 "edits": a.edits},
+                "price": prices[a.key].model_dump(),
+                "macs": network_macs(networks[a.key]),
+            }
+            for a in found
+            if a.edits
+        ]
+        return {"rows": rows}
+
+    rows = context.journal.once("architectures", work)["rows"]
+    considered = [_considered(row) for row in rows]
+    return chosen_by_price(considered, context, count)
+
+
+def _considered(row: Mapping[str, Any]) -> Considered:
+    described = row["architecture"]
+    architecture = Architecture(
+        key=described["key"],
+        removed=tuple(described["removed"]),
+        narrowed=described["narrowed"],
+        edits=tuple(described["edits"]),
+    )
+    return Considered(architecture, Probe.model_validate(row["price"]), int(row["macs"]))
+
+
+def chosen_by_price(
+    considered: Sequence[Considered], context: Context, count: int
+) -> list[Considered]:
+    """Within the budget's hard limits, undominated, at most `count`, spread over the times.
+
+    What breaks a limit is left out only if something keeps it; else the nearest are kept, so that
+    the user sees how far off the budget is.
+    """
+    kept = [c for c in considered if _within(c, context)] or sorted(
+        considered, key=lambda c: c.price.ratio
+    )[: max(count // 2, 1)]
+    worthwhile = [c for c in kept if c.price.ratio < 1.0] or kept
+    by_key = {c.architecture.key: c for c in worthwhile}
+    front = undominated(
+        Screened(key, c.price.ratio, float(c.macs)) for key, c in by_key.items()
+    )
+    return [by_key[key] for key in spread([a.key for a in front], count)]
+
+
+def _within(considered: Considered, context: Context) -> bool:
+    limits, price = context.budget.limits(), considered.price
+    prices = {"latency": price.best_ms, "bytes": price.least_bytes, "macs": considered.macs}
+    return all(prices[name] <= limit for name, limit in limits.items() if name in prices)
+
+
+def _removals(
+    original: Network, context: Context, most: int | None
+) -> list[tuple[str, ...]]:
+    """Sets of blocks to leave out, each one block larger than the last."""
+    blocks = list(removable_blocks(original))
+    if not blocks or most == 0:
+        return []
+    singles = probe({path: remove(original, path) for path in blocks}, original, context)
+    saved = {path: 1.0 - price.ratio for path, price in singles.items()}
+    split = context.data.split("validation").head(SCREEN_EXAMPLES)
+    batches = _repair_batches(original, context)
+    whole = _metric(original, split, context)
+
+    def loss_without(gone: tuple[str, ...]) -> float:
+        network = original
+        for path in gone:
+            network = remove(network, path)
+        lost = whole - _metric(reestimate(network, batches), split, context)
+        return lost if context.task.metric.higher_is_better else -lost
+
+    chain = block_chain(
+        blocks, saved, loss_without, most=len(blocks) if most is None else most
+    )
+    label = "ranking blocks"
+    return list(context.progress.track(chain, label=label, total=len(blocks)))
+
+
+def _metric(network: Network, split: Any, context: Context) -> float:
+    return metric_of(scores_in_torch(network, split, context), context.task.metric).value
+
+
+def _repair_batches(original: Network, context: Context) -> list[Any]:
+    split = context.data.split("train").head(REPAIR_EXAMPLES)
+    size = min(128, len(split))
+    return [
+        batch.inputs
+        for batch in context.task.batches(
+            split, original.preprocessing, size, layout=context.data.layout
+        )
+    ]
+
+
+def _narrowed(
+    original: Network,
+    removals: Sequence[tuple[str, ...]],
+    widths: Sequence[float],
+    protect: Sequence[str],
+    context: Context,
+) -> list[Architecture]:
+    """Every set of blocks with every width; what cannot be cut is left out."""
+    found = []
+    for removed in removals:
+        edits = tuple(remove_edit(path) for path in removed)
+        base = Architecture(name_of(removed, 0.0), removed, 0.0, edits).build(original)
+        for share in widths:
+            with suppress(LilliputError):
+                cut = narrow(base, share, protect, context) if share else base
+                own = cut.edits[len(original.edits) :]
+                found.append(Architecture(name_of(removed, share), removed, share, own))
+    return found
+
+
+def screened_drops(
+    considered: Sequence[Considered], training: Training, level: Level, context: Context
+) -> list[Screened]:
+    """Each architecture after a short distillation; the pace of training is journalled too."""
+    screened = []
+    for one in considered:
+
+        def work(one: Considered = one) -> dict[str, Any]:
+            network, seconds = _short_training(one, training, context)
+            split = context.data.split("validation").head(SCREEN_EXAMPLES)
+            metric = _metric(network, split, context)
+            context.progress.say(
+                f"{one.architecture.key}: {one.price.ratio:.2f}× the time, "
+                f"{level.drop(metric):+.2f} {context.task.metric.unit} after a short training"
+            )
+            return {"metric": metric, "seconds_a_step": seconds}
+
+        key = one.architecture.key
+        done = context.journal.once(f"screen {key}", work)
+        context.journal.once(
+            "pace of training", lambda done=done: {"seconds_a_step": done["seconds_a_step"]}
+        )
+        screened.append(
+            Screened(key, one.price.ratio, float(one.macs), level.drop(done["metric"]))
+        )
+    return screened
+
+
+@dataclass(frozen=True)
+class _Short:
+    """The first batches of an epoch, as an epoch of its own."""
+
+    source: Examples
+    count: int
+
+    @property
+    def labelled(self) -> bool:
+        return self.source.labelled
+
+    def epoch(self, rng: np.random.Generator) -> Any:
+        for number, batch in enumerate(self.source.epoch(rng)):
+            if number >= self.count:
+                return
+            yield batch
+
+    def steps(self) -> int:
+        return min(self.count, self.source.steps())
+
+
+def _short_training(
+    one: Considered, training: Training, context: Context
+) -> tuple[Network, float]:
+    teacher = context.original.the_network()
+    network = reestimate(one.architecture.build(teacher), _repair_batches(teacher, context))
+    source = Examples(context.data, context.task, network.preprocessing, training.batch_size)
+    short = _Short(source, training.screen_steps)
+    began = time.perf_counter()
+    trained = train(
+        network,
+        training.terms(context, labelled=source.labelled),
+        short,
+        Schedule(epochs=1, learning_rate=training.learning_rate),
+        context,
+        key=f"screen {one.architecture.key}",
+        teacher=teacher,
+    )
+    return trained, (time.perf_counter() - began) / max(short.steps(), 1)
+
+
+def trained_in_full(
+    one: Considered, training: Training, epochs: int, context: Context
+) -> Candidate:
+    """The architecture distilled from the original, its proxy metric measured; stored for resume."""
+    key, teacher = one.architecture.key, context.original.the_network()
+    path = context.network_path(key)
+
+    def work() -> dict[str, Any]:
+        network = reestimate(one.architecture.build(teacher), _repair_batches(teacher, context))
+        source = Examples(context.data, context.task, network.preprocessing, training.batch_size)
+        trained = train(
+            network,
+            training.terms(context, labelled=source.labelled),
+            source,
+            Schedule(epochs=epochs, learning_rate=training.learning_rate),
+            context,
+            key=key,
+            teacher=teacher,
+        )
+        save_network(trained, path)
+        return {"proxy": _metric(trained, context.data.split("validation"), context)}
+
+    proxy = float(context.journal.once(f"train {key}", work)["proxy"])
+    metric = context.task.metric
+    return Candidate(
+        id=key,
+        network=load_saved(path, teacher.module),
+        settings={"removed": list(one.architecture.removed), "narrowed": one.architecture.narrowed},
+    ).measured(
+        Measurement(quantity="proxy", value=proxy, unit=metric.unit, estimated=True),
+        Measurement(quantity="macs", value=one.macs, unit="MACs", estimated=True),
+    )
+
+
+def narrow(
+    network: Network, share: float, protect: Sequence[str], context: Context
+) -> Network:
+    """Cut about `share` of all channels that can go, to widths that the target runs well."""
+    raise NotImplementedError

@@ -1,0 +1,131 @@
+"""Find smaller versions of a network that pay on the target, and train the promising ones.
+
+Cheap before dear: every architecture is timed on the target before anything is trained; what
+another beats in both time and capacity is dropped; the rest gets a short distillation; finalists
+are trained in full one by one, each chosen by what the last one taught.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from lilliput.candidate import Candidate
+from lilliput.context import Context
+from lilliput.search.finalists import Screened, next_finalist
+from lilliput.search.level import level_of_original
+from lilliput.search.shrinking import (
+    Considered,
+    Training,
+    considered_architectures,
+    screened_drops,
+    trained_in_full,
+)
+from lilliput.steps.base import STAGES, Kind, Search
+
+
+@STAGES.register("shrink")
+class Shrink(Search):
+    """The original itself goes on too: quantized, it is the candidate to beat.
+
+    A finalist's validation loss must leave room for quantization, so finalists are held to
+    `reserve` of the budget's `max_drop`.
+    """
+
+    name: ClassVar[str] = "shrink"
+    takes: ClassVar[Kind] = "network"
+    gives: ClassVar[Kind] = "network"
+    source: ClassVar[str] = "screening on cheap rungs first; no paper"
+
+    most_blocks: int | None = Field(None, ge=0, description="most blocks to leave out; all if unset")
+    widths: tuple[float, ...] = Field(
+        (0.0, 0.25, 0.5), description="shares of channels to cut, each combined with the blocks"
+    )
+    protect: tuple[str, ...] = Field((), description="layers (globs) whose widths stay")
+    architectures: int = Field(8, ge=1, description="how many get a short training")
+    screen_steps: int = Field(60, ge=0, description="batches of the short training")
+    finalists: int = Field(2, ge=1, description="how many are trained in full")
+    epochs: int | None = Field(None, ge=0, description="of a full training; unset: as time allows")
+    minutes: float | None = Field(None, gt=0, description="time for all full trainings together")
+    learning_rate: float = Field(0.03, gt=0, description="peak of the cosine")
+    batch_size: int = Field(128, ge=1, description="examples a step")
+    reserve: float = Field(0.9, gt=0, le=1, description="share of max_drop that training may lose")
+
+    def explore(self, candidate: Candidate, context: Context) -> Iterator[Candidate]:
+        """The original, then each finalist as soon as it is trained."""
+        yield candidate
+        level = level_of_original(context)
+        training = Training(self.learning_rate, self.batch_size, self.screen_steps)
+        considered = considered_architectures(
+            candidate.the_network(),
+            context,
+            most_blocks=self.most_blocks,
+            widths=self.widths,
+            protect=self.protect,
+            count=self.architectures,
+        )
+        screened = screened_drops(considered, training, level, context)
+        yield from self._finalists(candidate, considered, screened, training, context)
+
+    def _finalists(
+        self,
+        original: Candidate,
+        considered: list[Considered],
+        screened: list[Screened],
+        training: Training,
+        context: Context,
+    ) -> Iterator[Candidate]:
+        level = level_of_original(context)
+        by_key = {c.architecture.key: c for c in considered}
+        allowed = context.budget.max_drop
+        allowed = None if allowed is None else allowed * self.reserve
+        epochs = self._epochs(screened, context)
+        final: dict[str, float] = {}
+        began = time.monotonic()
+        while len(final) < self.finalists and not self._late(began, len(final)):
+            chosen = next_finalist(screened, final, allowed)
+            if chosen is None:
+                return
+            trained = trained_in_full(by_key[chosen.key], training, epochs, context)
+            final[chosen.key] = level.drop(trained.value("proxy"))
+            context.progress.say(
+                f"{chosen.key}: {final[chosen.key]:+.2f} {context.task.metric.unit} lost "
+                f"on validation after {epochs} epochs"
+            )
+            yield self._as_child(trained, original, epochs)
+
+    def _as_child(self, trained: Candidate, original: Candidate, epochs: int) -> Candidate:
+        settings: dict[str, Any] = {
+            self.name: {"architecture": trained.id, "epochs": epochs, **dict(trained.settings)}
+        }
+        return replace(
+            trained,
+            parent=original.id,
+            stage=self.name,
+            settings=settings,
+            history=(*original.history, settings),
+        )
+
+    def _late(self, began: float, finished: int) -> bool:
+        """Whether another training as long as the last ones would overrun `minutes`."""
+        if self.minutes is None or not finished:
+            return False
+        spent = (time.monotonic() - began) / 60
+        return spent + 0.5 * spent / finished > self.minutes
+
+    def _epochs(self, screened: list[Screened], context: Context) -> int:
+        """As set, or as many as the time allows, by the pace of the short trainings."""
+        if self.epochs is not None:
+            return self.epochs
+
+        def work() -> dict[str, Any]:
+            pace = context.journal.once("pace of training", lambda: {"seconds_a_step": 0.1})
+            steps = max(len(context.data.train) // self.batch_size, 1)
+            seconds = 60 * (self.minutes or 10.0) / self.finalists
+            return {"epochs": max(1, min(60, int(seconds / (steps * pace["seconds_a_step"]))))}
+
+        return int(context.journal.once("epochs of a full training", work)["epochs"])
