@@ -110,7 +110,7 @@ class OnnxRuntime:
         return open_here(path, target)
 
     def profile(self, path: Path, target: Target, feeds: Sequence[Array]) -> list[NodeTime]:
-        """Mean seconds of each operator of the optimized graph over 20 runs, slowest first."""
+        """Median seconds of each operator of the optimized graph over 20 runs, slowest first."""
         return profile_here(path, target, feeds)
 
 
@@ -188,7 +188,7 @@ def _spec(value: Any) -> TensorSpec:
 
 
 def _node_times(events: Sequence[dict[str, Any]], *, warmup: int) -> list[NodeTime]:
-    """Profile events → one mean per node, the first `warmup` runs of each left out."""
+    """Profile events → one median per node, the first `warmup` runs of each left out."""
     micros: dict[str, list[float]] = defaultdict(list)
     facts: dict[str, dict[str, Any]] = {}
     for event in events:
@@ -202,7 +202,7 @@ def _node_times(events: Sequence[dict[str, Any]], *, warmup: int) -> list[NodeTi
         NodeTime(
             name=key,
             op=facts[key].get("op_name", ""),
-            seconds=float(np.mean(durations[warmup:] or durations)) * 1e-6,
+            seconds=float(np.median(durations[warmup:] or durations)) * 1e-6,
             precision=_precision(facts[key]),
             provider=facts[key].get("provider", ""),
         )

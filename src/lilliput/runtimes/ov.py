@@ -110,7 +110,7 @@ def profile_here(
         NodeTime(
             name=name,
             op=facts[name].node_type,
-            seconds=float(np.mean(times)),
+            seconds=float(np.median(times)),
             precision=_executed_precision(facts[name].exec_type),
             provider=facts[name].exec_type,
         )
