@@ -1,0 +1,86 @@
+"""Paths in a recipe: relative ones begin at the recipe's folder; files must be there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lilliput.errors import LilliputError, nearest
+from lilliput.recipe.mistakes import Mistake
+
+_DATA_FIELDS = ("source", "validation", "calibration", "test")
+
+
+def with_short_forms(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe with `model: net.py:build` and `data: digits` written out as sections."""
+    full = dict(plain)
+    model, data = full.get("model"), full.get("data")
+    if isinstance(model, str):
+        is_file = Path(model).suffix.lower() in (".onnx", ".pt2")
+        full["model"] = {"file" if is_file else "factory": model}
+    if isinstance(data, str):
+        full["data"] = {"source": data}
+    return full
+
+
+def placed(plain: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    """The recipe with its relative paths joined to `home`.
+
+    A data source is a path if something of that name is there; else it is the name of a set. The
+    part of a reference before its colon is a path if it ends in .py.
+    """
+    full = with_short_forms(plain)
+    for section, change in (("model", _model_placed), ("data", _data_placed)):
+        if isinstance(full.get(section), Mapping):
+            full[section] = change(full[section], home)
+    return full
+
+
+def _model_placed(section: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    full = dict(section)
+    for name in ("file", "weights"):
+        if isinstance(full.get(name), str):
+            full[name] = str(home / full[name])
+    if isinstance(full.get("factory"), str):
+        full["factory"] = _reference_placed(full["factory"], home)
+    return full
+
+
+def _data_placed(section: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    full = dict(section)
+    for name in _DATA_FIELDS:
+        if isinstance(full.get(name), str):
+            there = home / full[name]
+            reference = _reference_placed(full[name], home)
+            full[name] = str(there) if there.exists() else reference
+    return full
+
+
+def _reference_placed(reference: str, home: Path) -> str:
+    file, colon, function = reference.rpartition(":")
+    return f"{home / file}{colon}{function}" if file.endswith(".py") else reference
+
+
+def missing_files(plain: Mapping[str, Any]) -> list[Mistake]:
+    """Files of the model's section that are not there, each with the nearest name beside it."""
+    section = plain.get("model")
+    if not isinstance(section, Mapping):
+        return []
+    mistakes: list[Mistake] = []
+    for name in ("factory", "file", "weights"):
+        value = section.get(name)
+        if not isinstance(value, str):
+            continue
+        path = Path(value.rpartition(":")[0] if name == "factory" else value)
+        if (name != "factory" or path.suffix == ".py") and not path.is_file():
+            mistakes.append((("model", name), _not_there(path)))
+    return mistakes
+
+
+def _not_there(path: Path) -> LilliputError:
+    if not path.parent.is_dir():
+        return LilliputError(f"no file at {str(path)!r}", hint=f"there is no folder {path.parent}")
+    beside = [p.name for p in path.parent.iterdir() if p.suffix == path.suffix]
+    hint = nearest(path.name, beside) if beside else f"{path.parent} has no {path.suffix} file"
+    return LilliputError(f"no file at {str(path)!r}", hint=hint)
