@@ -22,6 +22,7 @@ class Network:
     """A module in eval mode, what it takes and how pictures become that.
 
     Steps never change the network they are given: they `copy()` it and return another.
+    `notes` are sentences about how it came in (a wrapper taken off, weights cast), for the user.
     `edits` lists every structural change since the user's own class built the module, so that a
     network whose widths no longer match that class can be rebuilt from the class, the edits and a
     plain state dict: no pickled code anywhere.
@@ -32,6 +33,7 @@ class Network:
     name: str = "network"
     preprocessing: Preprocessing = IDENTITY
     edits: tuple[Edit, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def copy(self) -> Network:
         """A deep copy whose weights can be trained and cut freely."""

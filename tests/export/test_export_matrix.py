@@ -138,6 +138,20 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[TensorSpec, ...], dict[str
         (image(),),
         {"Slice": 1, "Pad": 1, "Conv": 1},
     ),
+    "same padding at stride 2": (
+        lambda: Made(
+            lambda n, x: n.b(F.pad(F.relu(n.a(F.pad(x, (0, 1, 0, 1)))), (1, 2, 0, 1))),
+            a=nn.Conv2d(3, 4, 3, stride=2),
+            b=conv(4, 4, stride=2),
+        ),
+        (image(),),
+        {"Pad": 0, "Conv": 2},
+    ),
+    "padding that others read": (
+        lambda: Made(lambda n, x: (lambda y: n.c(y) + y)(F.pad(x, (1, 1, 1, 1))), c=conv(3, 3)),
+        (image(),),
+        {"Pad": 1},
+    ),
     "squeeze-excite": (
         lambda: Made(
             lambda n, x: n.c(x) * torch.sigmoid(n.g(n.c(x).mean((2, 3), keepdim=True))),
@@ -146,6 +160,22 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[TensorSpec, ...], dict[str
         ),
         (image(),),
         {},
+    ),
+    "expand before arithmetic": (
+        lambda: Made(
+            lambda n, x: n.c(x) * n.c(x).mean((2, 3)).view(-1, 4, 1, 1).expand_as(n.c(x)),
+            c=conv(3, 4),
+        ),
+        (image(),),
+        {"Expand": 0, "Shape": 0},
+    ),
+    "resize to the size of another": (
+        lambda: Made(
+            lambda n, x: F.interpolate(n.down(x), size=x.shape[2:], mode="nearest") + x,
+            down=conv(3, 3, stride=2),
+        ),
+        (image(),),
+        {"Resize": 1, "Shape": 0, "Concat": 0},
     ),
     "attention": (
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),

@@ -18,9 +18,9 @@ from lilliput.errors import LilliputError, Refused, VerificationFailed
 from lilliput.export.fold import fold_batchnorm, fold_constants
 from lilliput.export.graph import Graph
 from lilliput.export.naming import set_names
+from lilliput.export.padding import padding_into_convolutions, shortcuts_as_convolutions
 from lilliput.export.shapes import settle_shapes
-from lilliput.export.shortcut import shortcuts_as_convolutions
-from lilliput.export.tidy import drop_identities, merge_slices
+from lilliput.export.tidy import drop_expands, drop_identities, merge_slices
 from lilliput.export.trace import (
     DYNAMO_OPSET,
     TORCHSCRIPT_OPSET,
@@ -71,10 +71,10 @@ def export_network(
         Refused: the network needs a higher opset than asked for.
     """
     started = time.perf_counter()
-    module = _copied(network)
+    module = copied_module(network)
     probes, names = make_probes(network, module, probe)
     model, facts = _first_verified(network, module, probes, names, opset, task)
-    meta = _completed(metadata, network)
+    meta = completed_metadata(metadata, network)
     set_metadata(model, meta)
     onnx.checker.check_model(model)
     write_model(model, path)
@@ -172,10 +172,12 @@ def _tidy(
     drop_identities(graph, shared)
     if not graph.nested:
         fold_constants(graph)
+        drop_expands(graph)
         settle_shapes(graph)
         fold_constants(graph)
         merge_slices(graph)
         shortcuts_as_convolutions(graph)
+        padding_into_convolutions(graph)
         fold_batchnorm(graph)
     graph.prune_unused()
     modules = [path for path, _ in module.named_modules()]
@@ -209,7 +211,12 @@ def _facts(
     return facts | found.facts()
 
 
-def _copied(network: Network) -> nn.Module:
+def copied_module(network: Network) -> nn.Module:
+    """A copy of the network's module in eval mode.
+
+    Raises:
+        LilliputError: it holds something that cannot be copied.
+    """
     try:
         return copy.deepcopy(network.module).eval()
     except (RuntimeError, TypeError) as error:
@@ -219,7 +226,8 @@ def _copied(network: Network) -> nn.Module:
         ) from error
 
 
-def _completed(metadata: ArtifactMetadata | None, network: Network) -> ArtifactMetadata:
+def completed_metadata(metadata: ArtifactMetadata | None, network: Network) -> ArtifactMetadata:
+    """The metadata with inputs, preprocessing and version filled in where it leaves them open."""
     given = metadata or ArtifactMetadata()
     return given.model_copy(
         update={

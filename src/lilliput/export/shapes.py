@@ -151,7 +151,7 @@ _RULES: dict[str, Callable[[NodeProto, Operands], Vector | None]] = {
 
 def _settle(graph: Graph, node: NodeProto, vectors: dict[str, Vector], shapes: Shapes) -> bool:
     """Make this node's shape inputs constant where that is sure; whether anything changed."""
-    changed = False
+    changed = node.op_type == "Resize" and _resize_by_scale(graph, node, vectors, shapes)
     for position, name in enumerate(node.input):
         elements = vectors.get(name)
         if name in graph.constants or elements is None:
@@ -170,6 +170,35 @@ def _settle(graph: Graph, node: NodeProto, vectors: dict[str, Vector], shapes: S
         node.input[position] = constant
         changed = True
     return changed
+
+
+def _resize_by_scale(
+    graph: Graph, node: NodeProto, vectors: dict[str, Vector], shapes: Shapes
+) -> bool:
+    """Give a Resize its scales instead of a size computed from the batch."""
+    sizes = vectors.get(node.input[3]) if len(node.input) > 3 else None
+    source = shapes.get(node.input[0])
+    if sizes is None or source is None or len(sizes) != len(source):
+        return False
+    scales = [
+        1.0 if new is not None and new == old else _ratio(new, old)
+        for new, old in zip(sizes, source, strict=True)
+    ]
+    if node.input[3] in graph.constants or None in scales:
+        return False
+    name = f"{node.output[0]}:scales"
+    graph.constants[name] = np.asarray(scales, np.float32)
+    node.input[2], node.input[3] = name, ""
+    del node.input[3:]
+    return True
+
+
+def _ratio(new: Size, old: Size) -> float | None:
+    """The ratio of two sizes if a float holds it exactly, so that no rounding moves a pixel."""
+    if not isinstance(new, int) or not isinstance(old, int) or not old:
+        return None
+    ratio = new / old
+    return ratio if (ratio * 1024).is_integer() else None
 
 
 def _reshape_target(elements: Sequence[Size], source: Vector | None) -> Array | None:

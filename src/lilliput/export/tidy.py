@@ -60,6 +60,26 @@ def merge_slices(graph: Graph) -> None:
     graph.drop(merged)
 
 
+BROADCASTS = {"Add", "Sub", "Mul", "Div"}
+
+
+def drop_expands(graph: Graph) -> None:
+    """`a * b.expand_as(a)` is `a * b`: arithmetic expands by itself, without copying first."""
+    users, producers = graph.users(), graph.producers()
+    needless = []
+    for node in graph.nodes:
+        if node.op_type != "Expand" or node.output[0] in graph.output_names:
+            continue
+        shape = producers.get(node.input[1])
+        if shape is None or shape.op_type != "Shape" or shape.attribute:
+            continue
+        readers, whole = users.get(node.output[0], []), shape.input[0]
+        if readers and all(r.op_type in BROADCASTS and whole in r.input for r in readers):
+            _read_through(graph, {node.output[0]: node.input[0]})
+            needless.append(node)
+    graph.drop(needless)
+
+
 def slice_bounds(graph: Graph, node: NodeProto) -> tuple[Array, Array, Array, Array] | None:
     """Constant (starts, ends, axes, steps) of a Slice; None where they are computed."""
     values = [graph.constants.get(name) for name in node.input[1:]]

@@ -180,9 +180,14 @@ def quietly() -> Iterator[None]:
         for name in names:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         torch.backends.mha.set_fastpath_enabled(False)
+        # The TorchScript exporter prints its graph past Python's streams when it gives up.
+        native: Any = torch._C
+        native_log = getattr(native, "_jit_onnx_log", None)
+        native._jit_onnx_log = lambda *_: None
         try:
             yield
         finally:
+            native._jit_onnx_log = native_log
             torch.backends.mha.set_fastpath_enabled(fast)
             for name, level in before.items():
                 logging.getLogger(name).setLevel(level)

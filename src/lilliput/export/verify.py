@@ -98,7 +98,7 @@ def deviation(
             reason = str(error).splitlines()[0]
             raise VerificationFailed(f"the file does not run on {probe.label}: {reason}") from error
         for name, ours, expected in zip(names, got, probe.expected, strict=True):
-            worst = _worse(worst, _compare(name, ours, expected, probe.label))
+            worst = _worse(worst, compare(name, ours, expected, probe.label))
         if task is not None and probe is probes[-1]:
             worst = replace(worst, agreement=task.agreement(got[0], probe.expected[0]))
     return worst
@@ -195,7 +195,12 @@ def _session(content: bytes) -> Any:
         raise VerificationFailed(f"ONNX Runtime does not load the file: {reason}") from error
 
 
-def _compare(name: str, ours: Array, expected: Array, label: str) -> Deviation:
+def compare(name: str, ours: Array, expected: Array, label: str) -> Deviation:
+    """How far one output of a file is from torch's.
+
+    Raises:
+        VerificationFailed: another shape, or beyond the limit.
+    """
     if ours.shape != expected.shape:
         raise VerificationFailed(
             f"output {name!r} has shape {ours.shape} in the file and {expected.shape} in torch, "

@@ -1,4 +1,6 @@
-"""Zero-padded shortcuts as the convolution that they are.
+"""Padding as part of convolutions, which know it, and runtimes are fast at them.
+
+Zeros around a picture (TensorFlow's "same" padding at stride 2) become the next convolution's own.
 
 The option-A shortcut of He et al. (2016, section 4.2) takes every second pixel and adds channels of
 zeros. As Slice and Pad it leaves a runtime's blocked layout twice and stays float in an int8 file;
@@ -49,6 +51,38 @@ def shortcuts_as_convolutions(graph: Graph) -> None:
         graph.drop([cut])
 
 
+def padding_into_convolutions(graph: Graph) -> None:
+    """Give each Pad of zeros around pictures to the convolutions that alone read it."""
+    users = graph.users()
+    gone = []
+    for pad in graph.nodes:
+        amounts = _zero_padding(graph, pad) if pad.op_type == "Pad" else None
+        readers = users.get(pad.output[0], [])
+        if amounts is None or pad.output[0] in graph.output_names or not readers:
+            continue
+        before, after = np.split(amounts, 2)
+        outside = before[:2].any() or after[:2].any()
+        if outside or not all(_takes_padding(reader, pad.output[0]) for reader in readers):
+            continue
+        extra = [int(n) for n in (*before[2:], *after[2:])]
+        for reader in readers:
+            own = attributes(reader).get("pads", [0] * len(extra))
+            kept = [a for a in reader.attribute if a.name not in ("pads", "auto_pad")]
+            del reader.attribute[:]
+            reader.attribute.extend(kept)
+            pads = [a + b for a, b in zip(own, extra, strict=True)]
+            reader.attribute.append(helper.make_attribute("pads", pads))
+            reader.input[0] = pad.input[0]
+        gone.append(pad)
+    graph.drop(gone)
+
+
+def _takes_padding(node: NodeProto, value: str) -> bool:
+    if node.op_type != "Conv" or node.input[0] != value or value in node.input[1:]:
+        return False
+    return bool(attributes(node).get("auto_pad", b"NOTSET") == b"NOTSET")
+
+
 def _selection(width: int, before: int, after: int) -> Array:
     """(before + width + after, width, 1, 1): output channel `before + k` is input channel k."""
     weight = np.zeros((before + width + after, width, 1, 1), np.float32)
@@ -68,17 +102,22 @@ def _stride(graph: Graph, cut: NodeProto) -> int | None:
 
 
 def _channel_padding(graph: Graph, pad: NodeProto) -> tuple[int, int] | None:
-    """(before, after) of a Pad that adds channels of float zeros, or None."""
-    amounts = graph.constants.get(pad.input[1])
-    if amounts is None or amounts.size != 8 or len(pad.input) > 3:
+    """(before, after) of a Pad that adds channels of zeros to pictures and no more, or None."""
+    amounts = _zero_padding(graph, pad)
+    if amounts is None or amounts.size != 8 or np.delete(amounts, [1, 5]).any():
         return None
-    if attributes(pad).get("mode", b"constant") != b"constant" or (amounts < 0).any():
+    return int(amounts[1]), int(amounts[5])
+
+
+def _zero_padding(graph: Graph, pad: NodeProto) -> Array | None:
+    """The amounts (starts of all axes, then ends) of a Pad that adds float zeros, or None."""
+    amounts = graph.constants.get(pad.input[1])
+    if amounts is None or len(pad.input) > 3 or (amounts < 0).any():
+        return None
+    if attributes(pad).get("mode", b"constant") != b"constant":
         return None
     if len(pad.input) > 2 and pad.input[2]:
         value = graph.constants.get(pad.input[2])
-        if value is None or value.dtype != np.float32 or value.any():
-            return None
-    elif graph.inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        return None
-    others = np.delete(amounts, [1, 5])
-    return None if others.any() else (int(amounts[1]), int(amounts[5]))
+        return None if value is None or value.dtype != np.float32 or value.any() else amounts
+    floats = graph.inputs[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    return amounts if floats else None
