@@ -1,0 +1,296 @@
+"""Cross-layer equalization over the whole graph, residual streams included.
+
+One scale quantizes all channels of an activation, so a channel that stays small gets few levels.
+Scaling a channel up where it is made and down where it is read changes nothing in float, if only
+positively homogeneous operators stand between. Source: Nagel et al., "Data-Free Quantization",
+ICCV 2019, arXiv 1906.04721, section 4.1; by the ranges of activations as in Xiao et al.,
+SmoothQuant, arXiv 2211.10438, section 4.
+
+Differs: the sources equalize one layer with the next; here channels that additions,
+concatenations and shared weights tie together are scaled together, so that whole residual streams
+take part. Weights have a scale per output channel and need no equalizing themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lilliput.encode.execute import Execution, Feeds
+from lilliput.encode.graph import Array, Graph, Layer, attributes
+from lilliput.encode.integers import to_rows
+from lilliput.encode.shapes import channel_counts
+
+if TYPE_CHECKING:
+    import onnx
+
+MOST = 64.0
+"""No channel is scaled by more than this: what never fires carries no information on its range."""
+
+HOMOGENEOUS = frozenset(
+    ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Dropout")
+)
+
+
+class Coupling:
+    """Which channels of which tensors must be scaled alike (union-find), and which not at all."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.counts = channel_counts(graph)
+        self.ids: dict[str, Array] = {}
+        self.parent: list[int] = []
+        self.frozen: set[int] = set()
+        for name in graph.inputs:
+            self._freeze(self._fresh(name))
+        for node in graph.model.graph.node:
+            self._visit(node)
+        for name in graph.pinned:
+            if name in self.ids:
+                self._freeze(self.ids[name])
+        self._share_weights()
+
+    def groups(self, tensor: str) -> Array:
+        """(C,) group of each channel; -1 where it may not be scaled."""
+        roots = np.array([self._root(i) for i in self.ids[tensor]], np.int64)
+        stuck = {self._root(i) for i in self.frozen}
+        return np.where(np.isin(roots, list(stuck)), -1, roots)
+
+    def _fresh(self, tensor: str, count: int | None = None) -> Array:
+        size = self.counts.get(tensor, 0) if count is None else count
+        ids = np.arange(len(self.parent), len(self.parent) + size)
+        self.parent.extend(ids.tolist())
+        self.ids[tensor] = ids
+        return ids
+
+    def _freeze(self, ids: Array) -> None:
+        self.frozen.update(int(i) for i in ids)
+
+    def _root(self, index: int) -> int:
+        while self.parent[index] != index:
+            self.parent[index] = self.parent[self.parent[index]]
+            index = self.parent[index]
+        return index
+
+    def _tie(self, first: Array, second: Array) -> None:
+        for a, b in zip(first, second, strict=True):
+            self.parent[self._root(int(b))] = self._root(int(a))
+
+    def _visit(self, node: onnx.NodeProto) -> None:
+        op, inputs, outputs = node.op_type, list(node.input), list(node.output)
+        known = self.ids.get(inputs[0]) if inputs else None
+        if known is not None and self._passes(node, op, inputs, outputs, known):
+            return
+        if op in ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"):
+            weighted = all(self.graph.constant(i) is not None for i in inputs[1:] if i)
+            if op in ("ConvTranspose", "MatMul", "BatchNormalization") or not weighted:
+                self._freeze_inputs(inputs)
+            made = self._fresh(outputs[0])
+            if op in ("ConvTranspose", "MatMul") or not weighted:
+                self._freeze(made)
+            return
+        self._freeze_inputs(inputs)
+        for name in outputs:
+            self._freeze(self._fresh(name))
+
+    def _freeze_inputs(self, inputs: Iterable[str]) -> None:
+        for name in inputs:
+            if name in self.ids:
+                self._freeze(self.ids[name])
+
+    def _passes(
+        self, node: onnx.NodeProto, op: str, inputs: list[str], outputs: list[str], known: Array
+    ) -> bool:
+        """Whether the node hands scaled channels on; the output's channels are then tied."""
+        if op in HOMOGENEOUS:
+            self.ids[outputs[0]] = known
+        elif op == "Add":
+            other = self.ids.get(inputs[1])
+            if other is None or len(other) != len(known):
+                return False
+            self._tie(known, other)
+            self.ids[outputs[0]] = known
+        elif op == "Concat" and attributes(node).get("axis") == 1:
+            parts = [self.ids.get(name) for name in inputs]
+            if any(part is None or not len(part) for part in parts):
+                return False
+            self.ids[outputs[0]] = np.concatenate([p for p in parts if p is not None])
+        elif op == "Slice":
+            axes = self.graph.constant(inputs[3]) if len(inputs) > 3 else None
+            if axes is None or 1 in (axes % 4):
+                return False
+            self.ids[outputs[0]] = known
+        elif op == "Pad":
+            return self._pad(inputs, outputs, known)
+        elif op == "Flatten":
+            if self.counts.get(outputs[0]) != len(known):
+                return False
+            self.ids[outputs[0]] = known
+        elif op == "DepthToSpace":
+            return self._shuffle(node, outputs, known)
+        else:
+            return False
+        return True
+
+    def _pad(self, inputs: list[str], outputs: list[str], known: Array) -> bool:
+        pads = self.graph.constant(inputs[1]) if len(inputs) > 1 else None
+        fill = self.graph.constant(inputs[2]) if len(inputs) > 2 and inputs[2] else np.zeros(1)
+        if pads is None or fill is None or fill.any() or len(pads) < 4 or (pads < 0).any():
+            return False
+        before, after = int(pads[1]), int(pads[len(pads) // 2 + 1])
+        if not len(known):
+            return False
+        empty = self._fresh(outputs[0], before + after)
+        self.ids[outputs[0]] = np.concatenate([empty[:before], known, empty[before:]])
+        return True
+
+    def _shuffle(self, node: onnx.NodeProto, outputs: list[str], known: Array) -> bool:
+        facts = attributes(node)
+        square = int(facts["blocksize"]) ** 2
+        if not len(known) or len(known) % square:
+            return False
+        crd = facts.get("mode", b"DCR") == b"CRD"
+        parts = known.reshape(-1, square).T if crd else known.reshape(square, -1)
+        for part in parts[1:]:
+            self._tie(parts[0], part)
+        self.ids[outputs[0]] = parts[0]
+        return True
+
+    def _share_weights(self) -> None:
+        users: dict[str, Layer] = {}
+        for layer in self.graph.layers():
+            if layer.op in ("Conv", "Gemm"):
+                first = users.setdefault(layer.weight, layer)
+                for a, b in ((first.input, layer.input), (first.output, layer.output)):
+                    if a in self.ids and b in self.ids and len(self.ids[a]) == len(self.ids[b]):
+                        self._tie(self.ids[a], self.ids[b])
+
+
+def channel_ranges(
+    graph: Graph, tensors: Iterable[str], feeds: Feeds, *, threads: int = 1
+) -> dict[str, Array]:
+    """{tensor: (C,)} the largest magnitude of each channel, averaged over batches."""
+    names = list(tensors)
+    execution = Execution(graph.model, names, threads=threads)
+    sums: dict[str, Array] = {}
+    count = 0
+    for values in execution.over(feeds):
+        count += 1
+        for name in names:
+            value = values[name]
+            if value.ndim < 2:
+                continue
+            axes = tuple(axis for axis in range(value.ndim) if axis != 1)
+            largest = np.abs(value).max(axis=axes).astype(np.float64)
+            sums[name] = sums.get(name, 0.0) + largest
+    return {name: total / max(count, 1) for name, total in sums.items()}
+
+
+def column_sizes(graph: Graph, layer: Layer) -> Array:
+    """(C,) largest weight that reads each input channel, as a share of its row's largest."""
+    rows = to_rows(graph.weights(layer.weight), layer.axis).astype(np.float64)
+    share = np.abs(rows) / np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-30)
+    if layer.op != "Conv":
+        return np.asarray(share.max(axis=0))
+    per_group = graph.weights(layer.weight).shape[1]
+    taps = share.reshape(layer.groups, -1, share.shape[1] // per_group, per_group)
+    return np.asarray(taps.max(axis=(1, 2)).reshape(-1))
+
+
+def equalizing_scales(
+    graph: Graph, coupling: Coupling, ranges: Mapping[str, Array], *, strength: float = 0.5
+) -> dict[int, float]:
+    """{group: factor}: channels with small ranges and large weights grow, the others shrink.
+
+    With strength 1/2 the range of a channel (as a share of its tensor's) and the weights that
+    read it (as a share of their rows') become equal, as in the source. A group that several
+    tensors hold takes the geometric mean of what they ask for.
+    """
+    wanted: dict[int, list[float]] = {}
+    held: dict[int, list[float]] = {}
+    for tensor, sizes in ranges.items():
+        _wish(coupling, tensor, sizes, wanted)
+    for layer in graph.layers():
+        if layer.op in ("Conv", "Gemm"):
+            _wish(coupling, layer.input, column_sizes(graph, layer), held)
+    most = np.log(MOST)
+    factors: dict[int, float] = {}
+    for group, logs in wanted.items():
+        wish = float(np.mean(logs)) - float(np.mean(held.get(group, [0.0])))
+        factors[group] = float(np.exp(strength * np.clip(wish, -most, most)))
+    return factors
+
+
+def _wish(coupling: Coupling, tensor: str, sizes: Array, into: dict[int, list[float]]) -> None:
+    """Note the log of how far below the tensor's largest each channel's size lies."""
+    top = float(sizes.max()) if sizes.size else 0.0
+    if tensor not in coupling.ids or len(coupling.ids[tensor]) != len(sizes) or top <= 0:
+        return
+    for group, size in zip(coupling.groups(tensor), sizes, strict=True):
+        if group >= 0 and size > 0:
+            into.setdefault(int(group), []).append(float(np.log(top / size)))
+
+
+def equalize(graph: Graph, factors: Mapping[int, float], coupling: Coupling) -> Graph:
+    """The same function with every coupled channel multiplied by its factor inside the graph."""
+    scaled = Graph(graph.model)
+    done: set[str] = set()
+
+    def factor_of(tensor: str) -> Array | None:
+        if tensor not in coupling.ids:
+            return None
+        return np.array([factors.get(int(g), 1.0) for g in coupling.groups(tensor)])
+
+    for layer in graph.layers():
+        ins, outs = factor_of(layer.input), factor_of(layer.output)
+        if layer.op not in ("Conv", "Gemm"):
+            continue
+        if layer.weight not in done:
+            done.add(layer.weight)
+            weight = graph.weights(layer.weight)
+            scaled.set_constant(layer.weight, _rescaled(weight, layer, ins, outs))
+        if layer.bias and layer.bias not in done and outs is not None and len(outs):
+            done.add(layer.bias)
+            bias = graph.weights(layer.bias)
+            scaled.set_constant(layer.bias, (bias * outs).astype(bias.dtype))
+    for node in graph.model.graph.node:
+        outs = factor_of(node.output[0]) if node.op_type == "BatchNormalization" else None
+        if outs is None or not len(outs):
+            continue
+        for name in node.input[1:3]:
+            value = graph.weights(name)
+            scaled.set_constant(name, (value * outs).astype(value.dtype))
+    return scaled
+
+
+def equalized(
+    graph: Graph,
+    tensors: Iterable[str],
+    feeds: Feeds,
+    *,
+    strength: float = 0.5,
+    threads: int = 1,
+) -> Graph:
+    """Measure the channels of `tensors` and equalize them: the whole of this module in one call."""
+    coupling = Coupling(graph)
+    ranges = channel_ranges(graph, tensors, feeds, threads=threads)
+    return equalize(graph, equalizing_scales(graph, coupling, ranges, strength=strength), coupling)
+
+
+def _rescaled(weight: Array, layer: Layer, ins: Array | None, outs: Array | None) -> Array:
+    """The weight times its outputs' factors, over its inputs' factors."""
+    wide = weight.astype(np.float64)
+    if outs is not None and len(outs) == weight.shape[layer.axis]:
+        shape = [1] * weight.ndim
+        shape[layer.axis] = -1
+        wide = wide * outs.reshape(shape)
+    if ins is not None and len(ins):
+        if layer.op == "Conv":
+            per_group = ins.reshape(layer.groups, -1)
+            rows = np.repeat(np.arange(layer.groups), weight.shape[0] // layer.groups)
+            wide = wide / per_group[rows].reshape(len(rows), -1, *([1] * (weight.ndim - 2)))
+        elif len(ins) == weight.shape[1 - layer.axis]:
+            wide = wide / (ins[None, :] if layer.axis == 0 else ins[:, None])
+    return wide.astype(weight.dtype)

@@ -1,0 +1,156 @@
+"""Fits weights and biases layer by layer, each on the inputs that the int8 layers before it make.
+
+`correct_biases` is empirical bias correction: Nagel et al., "Data-Free Quantization", ICCV 2019,
+arXiv 1906.04721, section 4.2 and appendix D. `fit_weights` also chooses the integers
+(`lilliput.encode.rounding`), on targets that make up for the error of the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lilliput.encode.execute import Execution, Feeds
+from lilliput.encode.graph import Array, Graph, Layer
+from lilliput.encode.integers import from_rows, to_rows
+from lilliput.encode.moments import Moments, patches
+from lilliput.encode.placement import Placement
+from lilliput.encode.qdq import Encoding, Integers, bias_of, write_qdq
+from lilliput.encode.rounding import Grid, best_target, objective, optimize
+
+Grids = Callable[[Layer], Grid]
+
+
+def nearest_weights(graph: Graph, placement: Placement, grids: Grids) -> dict[str, Integers]:
+    """Every int8 layer's weight rounded to nearest at the largest safe integers."""
+    return {
+        layer.weight: _integers(graph, layer, *_nearest(graph, layer, grids(layer)))
+        for layer in placement.layers
+    }
+
+
+def least_squares_weights(graph: Graph, placement: Placement, grids: Grids) -> dict[str, Integers]:
+    """To nearest, at the scale of each row that leaves the least squared weight error."""
+    chosen: dict[str, Integers] = {}
+    for layer in placement.layers:
+        rows, grid = grouped_rows(graph, layer), grids(layer)
+        white = np.broadcast_to(np.eye(rows.shape[-1]), (len(rows), *[rows.shape[-1]] * 2))
+        full = grid.scales(rows)
+        best, best_scales = grid.nearest(rows, full), full
+        error = objective(rows, best, full, white)
+        for shrink in np.linspace(0.98, 0.6, 20):
+            scales = (full * np.float32(shrink)).astype(np.float32)
+            steps = grid.nearest(rows, scales)
+            now = objective(rows, steps, scales, white)
+            better = now < error
+            error = np.where(better, now, error)
+            best = np.where(better[..., None], steps, best)
+            best_scales = np.where(better, scales, best_scales)
+        chosen[layer.weight] = _integers(graph, layer, best, best_scales)
+    return chosen
+
+
+def correct_biases(
+    graph: Graph, placement: Placement, encoding: Encoding, feeds: Feeds, *, threads: int = 1
+) -> Encoding:
+    """The encoding with biases that take away each channel's mean error."""
+    for layer in placement.layers:
+        if layer.op == "MatMul":
+            continue
+        moments = collect(graph, placement, encoding, [layer], feeds, threads=threads)
+        encoding = _with_bias(graph, encoding, layer, moments)
+    return encoding
+
+
+def fit_weights(
+    graph: Graph,
+    placement: Placement,
+    encoding: Encoding,
+    grids: Grids,
+    feeds: Feeds,
+    *,
+    threads: int = 1,
+    each: Callable[[Sequence[Layer]], Iterable[Layer]] = iter,
+) -> Encoding:
+    """The encoding with integers, scales and biases fitted to the calibration batches.
+
+    A weight that several layers share is fitted once, to all of them. `each` wraps the loop over
+    layers (a progress bar).
+    """
+    users: dict[str, list[Layer]] = {}
+    for layer in placement.layers:
+        users.setdefault(layer.weight, []).append(layer)
+    fitted: set[str] = set()
+    for layer in each(placement.layers):
+        sharing = users[layer.weight]
+        moments = None
+        if layer.weight not in fitted:
+            fitted.add(layer.weight)
+            moments = collect(graph, placement, encoding, sharing, feeds, threads=threads)
+            rows = best_target(grouped_rows(graph, layer), moments)
+            steps, scales = optimize(rows, moments.covariance, grids(layer))
+            integers = _integers(graph, layer, steps, scales)
+            encoding = replace(encoding, weights={**encoding.weights, layer.weight: integers})
+        if layer.op == "MatMul":
+            continue
+        if moments is None or len(sharing) > 1:
+            moments = collect(graph, placement, encoding, [layer], feeds, threads=threads)
+        encoding = _with_bias(graph, encoding, layer, moments)
+    return encoding
+
+
+def collect(
+    graph: Graph,
+    placement: Placement,
+    encoding: Encoding,
+    layers: Sequence[Layer],
+    feeds: Feeds,
+    *,
+    threads: int = 1,
+) -> Moments:
+    """Moments of the layers' inputs, float beside int8, summed over the layers."""
+    inputs = list(dict.fromkeys(layer.input for layer in layers))
+    exact = Execution(graph.model, inputs, threads=threads)
+    ours = Execution(write_qdq(graph, placement, encoding), inputs, threads=threads)
+    rows = grouped_rows(graph, layers[0])
+    moments = Moments.zeros(len(rows), rows.shape[-1])
+    for batch in feeds():
+        theirs, made = exact.run(batch), ours.run(batch)
+        for layer in layers:
+            affine = encoding.activations[placement.tensors[layer.input]]
+            quantized = affine.dequantize(affine.quantize(made[layer.input]))
+            kept, places = patches(graph, layer, theirs[layer.input])
+            moments.add(kept, patches(graph, layer, quantized, places)[0])
+    return moments
+
+
+def grouped_rows(graph: Graph, layer: Layer) -> Array:
+    """The float weight as (G, O / G, K), float64."""
+    rows = to_rows(graph.weights(layer.weight), layer.axis).astype(np.float64)
+    return rows.reshape(layer.groups, -1, rows.shape[1])
+
+
+def _nearest(graph: Graph, layer: Layer, grid: Grid) -> tuple[Array, Array]:
+    rows = grouped_rows(graph, layer)
+    scales = grid.scales(rows)
+    return grid.nearest(rows, scales), scales
+
+
+def _integers(graph: Graph, layer: Layer, steps: Array, scales: Array) -> Integers:
+    shape = graph.weights(layer.weight).shape
+    rows = steps.reshape(shape[layer.axis], -1).astype(np.int8)
+    values = from_rows(rows, shape, layer.axis)
+    return Integers(values, scales.reshape(-1).astype(np.float32), layer.axis)
+
+
+def _with_bias(graph: Graph, encoding: Encoding, layer: Layer, moments: Moments) -> Encoding:
+    """The encoding whose layer has the float layer's mean output, channel by channel."""
+    exact = grouped_rows(graph, layer)
+    integers = encoding.weights[layer.weight]
+    ours = to_rows(integers.real, layer.axis).astype(np.float64).reshape(exact.shape)
+    mean, mean_float = moments.mean / moments.count, moments.mean_float / moments.count
+    gap = np.matmul(exact, mean_float[..., None]) - np.matmul(ours, mean[..., None])
+    bias = bias_of(graph, layer) + gap.reshape(-1)
+    return replace(encoding, biases={**encoding.biases, layer.node: bias})

@@ -1,0 +1,148 @@
+"""Second moments of what a layer sees, float and quantized: all that rounding needs to know.
+
+For a layer y = W x + b whose input has become x̂, the squared error of any other Ŵ and b̂ depends
+on the data only through means and covariances of x and x̂, a few hundred numbers square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from lilliput.encode.graph import Array, Graph, Layer, attributes
+
+ROWS = 1 << 16
+"""Input patches looked at per layer; many times the number of unknowns of a patch."""
+
+PATCHES_PER_EXAMPLE = 256
+
+
+@dataclass
+class Moments:
+    """Running sums over patches, per group of channels.
+
+    `gram` is Σ x̂ x̂ᵀ, `cross` is Σ x x̂ᵀ, both (G, K, K); `mean` and `mean_float` are Σ x̂ and
+    Σ x, both (G, K). Sums are float64.
+    """
+
+    gram: Array
+    cross: Array
+    mean: Array
+    mean_float: Array
+    count: int = 0
+
+    @classmethod
+    def zeros(cls, groups: int, width: int) -> Moments:
+        square = (groups, width, width)
+        return cls(
+            np.zeros(square), np.zeros(square), np.zeros((groups, width)), np.zeros((groups, width))
+        )
+
+    def add(self, exact: Array, quantized: Array) -> None:
+        """Count patches: both (G, R, K), row by row the same places."""
+        turned = quantized.transpose(0, 2, 1)
+        self.gram += np.matmul(turned, quantized)
+        self.cross += np.matmul(exact.transpose(0, 2, 1), quantized)
+        self.mean += quantized.sum(1, dtype=np.float64)
+        self.mean_float += exact.sum(1, dtype=np.float64)
+        self.count += exact.shape[1]
+
+    def merge(self, other: Moments) -> None:
+        """Add the sums of another layer that shares the weight."""
+        for name in ("gram", "cross", "mean", "mean_float"):
+            getattr(self, name)[...] += getattr(other, name)
+        self.count += other.count
+
+    @property
+    def covariance(self) -> Array:
+        """(G, K, K) covariance of x̂ with itself: what is left once the bias is free."""
+        mean = self.mean / self.count
+        return self.gram / self.count - mean[:, :, None] * mean[:, None, :]
+
+    @property
+    def cross_covariance(self) -> Array:
+        """(G, K, K) covariance of x with x̂."""
+        mean, exact = self.mean / self.count, self.mean_float / self.count
+        return self.cross / self.count - exact[:, :, None] * mean[:, None, :]
+
+
+def patches(
+    graph: Graph, layer: Layer, values: Array, chosen: Array | None = None
+) -> tuple[Array, Array]:
+    """The patches that the layer multiplies: (G, R, K), and the places they were taken from.
+
+    `values` is the layer's input, (N, C, H, W) or (..., K). `chosen` are places of an earlier
+    call (flat output positions, the same for every example); None takes evenly spread ones, at
+    most `PATCHES_PER_EXAMPLE` an example. K runs over (height, width, channel).
+    """
+    if layer.op != "Conv":
+        flat = values.reshape(1, -1, values.shape[-1]).astype(np.float32)
+        places = np.arange(flat.shape[1]) if chosen is None else chosen
+        if chosen is None and len(places) > PATCHES_PER_EXAMPLE * len(values):
+            places = _spread(len(places), PATCHES_PER_EXAMPLE * len(values))
+        return flat[:, places], places
+    windows = conv_windows(graph, layer, values)
+    batch, channels, height, width, taps_high, taps_wide = windows.shape
+    places = _spread(height * width, PATCHES_PER_EXAMPLE) if chosen is None else chosen
+    rows, columns = places // width, places % width
+    taken = windows[:, :, rows, columns].astype(np.float32)
+    per_group = channels // layer.groups
+    shaped = taken.reshape(batch, layer.groups, per_group, len(places), taps_high, taps_wide)
+    ordered = shaped.transpose(1, 0, 3, 4, 5, 2)
+    width_k = taps_high * taps_wide * per_group
+    return np.ascontiguousarray(ordered).reshape(layer.groups, -1, width_k), places
+
+
+def conv_windows(graph: Graph, layer: Layer, values: Array, fill: float = 0.0) -> Array:
+    """A view (N, C, OH, OW, kh, kw) of every window of a two-dimensional convolution."""
+    node = graph.nodes[layer.node]
+    high, wide = graph.weights(layer.weight).shape[2:]
+    return windows_of(values, (high, wide), attributes(node), fill)
+
+
+def windows_of(
+    values: Array, kernel: tuple[int, int], facts: dict[str, object], fill: float = 0.0
+) -> Array:
+    """The windows of (N, C, H, W) under a Conv node's attributes; padding holds `fill`."""
+    strides = _pair(facts.get("strides", (1, 1)))
+    dilations = _pair(facts.get("dilations", (1, 1)))
+    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    pads = _pads(facts, values.shape[2:], reach, strides)
+    if any(pads):
+        around = ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3]))
+        values = np.pad(values, around, constant_values=fill)
+    view = sliding_window_view(values, reach, axis=(2, 3))
+    thinned: Array = view[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    return thinned
+
+
+def _pads(
+    facts: dict[str, object], size: Iterable[int], reach: tuple[int, ...], strides: tuple[int, int]
+) -> tuple[int, ...]:
+    """(top, left, bottom, right), also for the automatic kinds."""
+    mode = facts.get("auto_pad", b"NOTSET")
+    if mode in (b"SAME_UPPER", b"SAME_LOWER"):
+        starts, ends = [], []
+        for length, r, s in zip(size, reach, strides, strict=True):
+            total = max((-(-length // s) - 1) * s + r - length, 0)
+            small, large = total // 2, total - total // 2
+            starts.append(small if mode == b"SAME_UPPER" else large)
+            ends.append(large if mode == b"SAME_UPPER" else small)
+        return (*starts, *ends)
+    given = facts.get("pads", (0, 0, 0, 0))
+    return tuple(int(p) for p in given)  # type: ignore[attr-defined]
+
+
+def _pair(value: object) -> tuple[int, int]:
+    assert isinstance(value, Sequence)
+    return int(value[0]), int(value[1])
+
+
+def _spread(available: int, wanted: int) -> Array:
+    """At most `wanted` of `available` places, evenly spread over all, borders included."""
+    if available <= wanted:
+        return np.arange(available)
+    return np.unique(np.round(np.linspace(0, available - 1, wanted)).astype(np.int64))

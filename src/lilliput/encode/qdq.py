@@ -1,0 +1,221 @@
+"""Writes an int8 graph in QDQ form: integers on disk, no float copies of what became int8.
+
+`real = scale * (integer - zero_point)`; activations uint8, weights int8 per output channel, biases
+int32 at the product of both scales. Source: the ONNX operators QuantizeLinear and
+DequantizeLinear at opset 13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lilliput.encode.graph import Array, Graph, Layer
+from lilliput.encode.integers import Affine
+from lilliput.encode.placement import Placement, data_inputs, result
+from lilliput.errors import Refused
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A quantized weight: int8 values of the weight's shape, float32 scales per channel."""
+
+    values: Array
+    scales: Array
+    axis: int
+
+    @property
+    def real(self) -> Array:
+        """The float32 weight that these integers stand for."""
+        shape = [1] * self.values.ndim
+        shape[self.axis] = -1
+        return self.values.astype(np.float32) * self.scales.astype(np.float32).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Everything that turns a placement into numbers.
+
+    `activations` maps representatives to their affine map, `weights` initializer names to their
+    integers (shared weights are stored once), `biases` node names to a float bias (O,) that
+    replaces the network's own: a correction does not touch other users of a shared bias.
+    """
+
+    activations: Mapping[str, Affine]
+    weights: Mapping[str, Integers]
+    biases: Mapping[str, Array] = field(default_factory=dict)
+
+
+def bias_of(graph: Graph, layer: Layer) -> Array:
+    """The layer's own bias as (O,) float64, zeros where it has none."""
+    channels = graph.weights(layer.weight).shape[layer.axis]
+    if not layer.bias:
+        return np.zeros(channels)
+    own = graph.weights(layer.bias).reshape(-1).astype(np.float64)
+    return np.broadcast_to(own, (channels,)).copy()
+
+
+def write_qdq(graph: Graph, placement: Placement, encoding: Encoding) -> onnx.ModelProto:
+    """The int8 model.
+
+    Raises:
+        Refused: no weighted layer would run in int8, with the reasons.
+    """
+    if not placement.layers:
+        raise Refused(
+            f"nothing to quantize: {placement.coverage}",
+            hint="int8 helps networks with Conv, Gemm or MatMul layers; deploy this one in float",
+        )
+    writer = _Writer(Graph(graph.model), placement, encoding)
+    return writer.write()
+
+
+class _Writer:
+    """Builds the node list of one int8 model; used once."""
+
+    def __init__(self, graph: Graph, placement: Placement, encoding: Encoding) -> None:
+        self.graph, self.placement, self.encoding = graph, placement, encoding
+        self.layers = {layer.node: layer for layer in placement.layers}
+        self.dropped = set(placement.merged.values())
+        self.made: dict[str, tuple[str, str]] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.readers: dict[str, str] = {}
+        self.weights: dict[str, str] = {}
+
+    def write(self) -> onnx.ModelProto:
+        for name in self.graph.inputs:
+            if name in self.placement.tensors:
+                self._quantize_float(name)
+        for node in list(self.graph.model.graph.node):
+            if node.name in self.dropped:
+                continue
+            if node.name in self.placement.int8:
+                self._int8(node)
+            else:
+                self._float(node)
+        graph = self.graph.model.graph
+        copies = [_copy(node) for node in self.nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+        self.graph.reindex()
+        self.graph.prune()
+        return self.graph.model
+
+    def _float(self, node: onnx.NodeProto) -> None:
+        self.nodes.append(node)
+        for name in node.output:
+            if name in self.placement.tensors:
+                self._quantize_float(name)
+
+    def _int8(self, node: onnx.NodeProto) -> None:
+        wanted = set(data_inputs(self.graph, node))
+        for position, name in enumerate(node.input):
+            if name in wanted:
+                node.input[position] = self.readers.get(name, name)
+        layer = self.layers.get(node.name)
+        if layer is not None:
+            self._weigh(node, layer)
+        output = result(self.graph, self.placement.merged, node)
+        outputs = list(node.output) if output == node.output[0] else [output]
+        for position, name in enumerate(outputs):
+            if name in self.placement.tensors:
+                node.output[position] = self.graph.fresh(f"{name}_float")
+            else:
+                node.output[position] = name
+        self.nodes.append(node)
+        if output not in self.placement.tensors and output in self.dropped_outputs:
+            self._restore_activation(node, output)
+        for position, name in enumerate(outputs):
+            if name in self.placement.tensors:
+                self._pair(node.output[position], name, name)
+
+    @property
+    def dropped_outputs(self) -> set[str]:
+        return {self.graph.nodes[name].output[0] for name in self.dropped}
+
+    def _restore_activation(self, node: onnx.NodeProto, output: str) -> None:
+        # The result stays float (a Gemm that only float nodes read): its Relu has work to do.
+        activation = self.graph.nodes[self.placement.merged[node.name]]
+        node.output[0] = activation.input[0]
+        self.nodes.append(activation)
+        assert activation.output[0] == output
+
+    def _quantize_float(self, name: str) -> None:
+        """Quantize a float-made tensor for its int8 readers; float readers keep the original."""
+        result_name = self.graph.fresh(f"{name}_dequantized")
+        self._pair(name, name, result_name)
+        self.readers[name] = result_name
+
+    def _pair(self, source: str, tensor: str, target: str) -> None:
+        """Add source → QuantizeLinear → DequantizeLinear → target."""
+        scale, zero = self._scale_of(tensor)
+        integers = self.graph.fresh(f"{tensor}_quantized")
+        self._node("QuantizeLinear", [source, scale, zero], integers)
+        self._node("DequantizeLinear", [integers, scale, zero], target)
+
+    def _scale_of(self, tensor: str) -> tuple[str, str]:
+        root = self.placement.tensors[tensor]
+        affine = self.encoding.activations[root]
+        if root not in self.made:
+            names = (self.graph.fresh(f"{root}_scale"), self.graph.fresh(f"{root}_zero_point"))
+            self.made[root] = names
+            self.graph.set_constant(names[0], np.array(affine.scale, np.float32))
+            self.graph.set_constant(names[1], np.array(affine.zero_point, np.uint8))
+        return self.made[root]
+
+    def _weigh(self, node: onnx.NodeProto, layer: Layer) -> None:
+        """Replace the float weight and bias by DequantizeLinear of their integers."""
+        integers = self.encoding.weights[layer.weight]
+        if layer.weight not in self.weights:
+            stem = self.graph.fresh(f"{layer.weight}_quantized")
+            self.graph.set_constant(stem, integers.values)
+            self.graph.set_constant(f"{stem}_scale", integers.scales.astype(np.float32))
+            zeros = np.zeros(len(integers.scales), np.int8)
+            self.graph.set_constant(f"{stem}_zero_point", zeros)
+            self.weights[layer.weight] = stem
+        stem = self.weights[layer.weight]
+        target = self.graph.fresh(f"{node.name}_weight")
+        inputs = [stem, f"{stem}_scale", f"{stem}_zero_point"]
+        self._node("DequantizeLinear", inputs, target, axis=integers.axis)
+        node.input[1] = target
+        bias = self.encoding.biases.get(layer.node, bias_of(self.graph, layer))
+        if layer.bias or np.any(bias):
+            self._bias(node, layer, bias, integers)
+
+    def _bias(self, node: onnx.NodeProto, layer: Layer, bias: Array, integers: Integers) -> None:
+        if layer.op == "MatMul":
+            raise Refused(f"{layer.path} is a MatMul, which takes no bias")
+        scale = self._input_scale(layer) * integers.scales.astype(np.float32)
+        values = np.rint(bias / scale.astype(np.float64))
+        stem = self.graph.fresh(f"{node.name}_bias_quantized")
+        limit = np.iinfo(np.int32)
+        self.graph.set_constant(stem, np.clip(values, limit.min, limit.max).astype(np.int32))
+        self.graph.set_constant(f"{stem}_scale", scale)
+        target = self.graph.fresh(f"{node.name}_bias")
+        self._node("DequantizeLinear", [stem, f"{stem}_scale"], target, axis=0)
+        if len(node.input) > 2:
+            node.input[2] = target
+        else:
+            node.input.append(target)
+
+    def _input_scale(self, layer: Layer) -> np.float32:
+        root = self.placement.tensors[layer.input]
+        return np.float32(self.encoding.activations[root].scale)
+
+    def _node(self, op: str, inputs: list[str], output: str, **facts: int) -> None:
+        import onnx
+
+        name = f"{output}_{op}"
+        self.nodes.append(onnx.helper.make_node(op, inputs, [output], name=name, **facts))
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    copy = type(node)()
+    copy.CopyFrom(node)
+    return copy

@@ -1,0 +1,205 @@
+"""Which range of an activation the 256 levels should cover, from one pass in constant memory.
+
+Histograms grow by doubling their bin width, so that their size depends neither on the number of
+pictures nor on what the first of them held. Sources: percentile and entropy ranges: Migacz, GTC
+2017, "8-bit Inference with TensorRT"; range by least squares: Nagel et al., arXiv 2106.08295,
+section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lilliput.encode.execute import Execution, Feeds
+from lilliput.encode.graph import Array, Graph
+from lilliput.encode.integers import Affine
+from lilliput.errors import Refused
+
+Method = Literal["minmax", "percentile", "entropy", "mse"]
+METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "mse")
+
+BINS = 8192
+SAMPLED = 1 << 18
+PERCENTILE = 99.999
+LEVELS = 256
+
+
+class Histogram:
+    """Minimum, maximum and a histogram of `BINS` equal bins around 0 that widens as needed.
+
+    Minimum and maximum are exact; of a batch with more than `SAMPLED` values an evenly spaced
+    sample is counted. Zeros are counted apart: they are always a level, and after a ReLU they
+    would drown every other bin.
+    """
+
+    def __init__(self) -> None:
+        self.low, self.high = np.inf, -np.inf
+        self.zeros = 0
+        self.counts = np.zeros(BINS, np.int64)
+        self.reach = 0.0
+
+    def add(self, values: Array) -> None:
+        """Count a batch of any shape.
+
+        Raises:
+            Refused: the values are not finite.
+        """
+        flat = np.asarray(values, np.float32).reshape(-1)
+        if not flat.size:
+            return
+        low, high = float(flat.min()), float(flat.max())
+        if not np.isfinite([low, high]).all():
+            raise Refused(
+                "an activation is infinite or not a number on the calibration pictures",
+                hint="check the preprocessing, and that the float file gives finite outputs",
+            )
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._grow(max(-low, high))
+        if flat.size > SAMPLED:
+            flat = flat[:: -(-flat.size // SAMPLED)]
+        counted = flat[flat != 0]
+        self.zeros += flat.size - counted.size
+        if counted.size and self.reach > 0:
+            scaled = (counted + np.float32(self.reach)) * np.float32(BINS / (2 * self.reach))
+            bins = np.clip(scaled.astype(np.int32), 0, BINS - 1)
+            self.counts += np.bincount(bins, minlength=BINS)
+
+    def _grow(self, needed: float) -> None:
+        if needed <= self.reach:
+            return
+        if self.reach == 0.0:
+            # A power of two, so that growing later meets the same grid whatever came first.
+            self.reach = float(2.0 ** np.ceil(np.log2(max(needed, 1e-30))))
+            return
+        while self.reach < needed:
+            merged = self.counts.reshape(-1, 2).sum(1)
+            self.counts = np.zeros(BINS, np.int64)
+            self.counts[BINS // 4 : BINS // 4 + BINS // 2] = merged
+            self.reach *= 2.0
+
+    @property
+    def centers(self) -> NDArray[np.float64]:
+        """(BINS,) the middle of each bin."""
+        middles = (np.arange(BINS) + 0.5) * (2 * self.reach / BINS) - self.reach
+        return np.asarray(middles, np.float64)
+
+    @property
+    def total(self) -> int:
+        return int(self.counts.sum()) + self.zeros
+
+
+def observe(
+    graph: Graph, tensors: Iterable[str], feeds: Feeds, *, threads: int = 1
+) -> dict[str, Histogram]:
+    """One pass over the calibration batches: {tensor: histogram of its float values}."""
+    names = list(tensors)
+    execution = Execution(graph.model, names, threads=threads)
+    histograms = {name: Histogram() for name in names}
+    for values in execution.over(feeds):
+        for name in names:
+            histograms[name].add(values[name])
+    empty = [name for name, histogram in histograms.items() if not histogram.total]
+    if empty:
+        raise Refused(
+            f"no calibration picture reached {empty[0]!r}",
+            hint="give pictures to calibrate with, or lower `calibration_images`",
+        )
+    return histograms
+
+
+def range_of(histogram: Histogram, method: Method) -> tuple[float, float]:
+    """(low, high) that the levels should cover; inside the observed minimum and maximum."""
+    finders = {
+        "minmax": _minmax,
+        "percentile": _percentile,
+        "entropy": _entropy,
+        "mse": _least_squares,
+    }
+    low, high = finders[method](histogram)
+    return max(low, min(histogram.low, 0.0)), min(high, max(histogram.high, 0.0))
+
+
+def affine_of(
+    histogram: Histogram,
+    method: Method,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> Affine:
+    """The affine map of a tensor; `limits` are those of an activation that it replaces."""
+    low, high = range_of(histogram, method)
+    return Affine.of_range(max(low, limits[0]), min(high, limits[1]))
+
+
+def quantization_error(histogram: Histogram, low: float, high: float) -> float:
+    """Mean squared error of the tensor's values under the affine map of [low, high]."""
+    affine = Affine.of_range(low, high)
+    centers = histogram.centers
+    steps = np.clip(np.rint(centers / affine.scale) + affine.zero_point, 0, LEVELS - 1)
+    gaps = (steps - affine.zero_point) * affine.scale - centers
+    # Inside a level a value is spread evenly: a bin narrower than a level needs no more than
+    # its middle, and one wider carries the level's own variance.
+    width = min(2 * histogram.reach / BINS, affine.scale)
+    squares = gaps**2 + width**2 / 12.0
+    return float((histogram.counts * squares).sum() / max(histogram.total, 1))
+
+
+def _minmax(histogram: Histogram) -> tuple[float, float]:
+    return histogram.low, histogram.high
+
+
+def _percentile(histogram: Histogram) -> tuple[float, float]:
+    share = (100.0 - PERCENTILE) / 100.0 * histogram.total
+    filled = histogram.counts.cumsum()
+    width = 2 * histogram.reach / BINS
+    first = int(np.searchsorted(filled, share, side="right"))
+    last = int(np.searchsorted(filled, filled[-1] - share, side="left"))
+    low = -histogram.reach + min(first, BINS - 1) * width
+    high = -histogram.reach + (min(last, BINS - 1) + 1) * width
+    return min(low, 0.0), max(high, 0.0)
+
+
+def _candidates(histogram: Histogram) -> Iterable[tuple[float, float]]:
+    """Ranges shrunk from the full one: both sides by the same share, and each side alone."""
+    low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    for share in np.linspace(1.0, 0.2, 81):
+        yield low * share, high * share
+        if low < 0 < high:
+            yield low * share, high
+            yield low, high * share
+
+
+def _least_squares(histogram: Histogram) -> tuple[float, float]:
+    return min(_candidates(histogram), key=lambda r: quantization_error(histogram, *r))
+
+
+def _entropy(histogram: Histogram) -> tuple[float, float]:
+    return min(_candidates(histogram), key=lambda r: _divergence(histogram, *r))
+
+
+def _divergence(histogram: Histogram, low: float, high: float) -> float:
+    """KL divergence of the clipped, then quantized distribution from the observed one.
+
+    Differs: Migacz clips symmetric ranges of magnitudes; ours are asymmetric, zeros are left out.
+    """
+    affine = Affine.of_range(low, high)
+    centers, counts = histogram.centers, histogram.counts.astype(np.float64)
+    steps = np.clip(np.rint(centers / affine.scale) + affine.zero_point, 0, LEVELS - 1)
+    levels = steps.astype(np.int64)
+    inside = (centers >= low) & (centers <= high)
+    if not counts[inside].any():
+        return np.inf
+    # The reference keeps the outliers, gathered in the outermost bins that are still covered.
+    clipped = np.where(inside, counts, 0.0)
+    edges = np.flatnonzero(inside)
+    clipped[edges[0]] += counts[: edges[0]].sum()
+    clipped[edges[-1]] += counts[edges[-1] + 1 :].sum()
+    occupied = inside & (counts > 0)
+    mass = np.bincount(levels[occupied], weights=counts[occupied], minlength=LEVELS)
+    share = np.bincount(levels[occupied], minlength=LEVELS)
+    spread = np.where(occupied, mass[levels] / np.maximum(share[levels], 1), 0.0)
+    p, q = clipped / clipped.sum(), spread / spread.sum()
+    used = p > 0
+    return float((p[used] * np.log(p[used] / np.maximum(q[used], 1e-12))).sum())
