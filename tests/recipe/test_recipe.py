@@ -256,6 +256,16 @@ def test_paths_begin_at_the_recipes_folder(tmp_path: Path, monkeypatch: pytest.M
     assert Recipe.parse(recipe.dump()) == recipe
 
 
+def test_placing_makes_a_recipe_work_from_anywhere(tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    recipe = Recipe.parse(GOOD.replace("digits", "photos"))
+    placed = recipe.placed(tmp_path)
+    assert placed.model.factory == f"{tmp_path}/net.py:build"
+    assert placed.data.source == f"{tmp_path}/photos"
+    assert placed.placed(Path("/elsewhere")) == placed
+    assert placed.stages == recipe.stages
+
+
 def test_files_that_are_not_there_come_with_the_nearest(tmp_path: Path):
     (tmp_path / "resnet.py").touch()
     text = GOOD.replace("net.py:build", "{factory: 'rsnet.py:build', weights: gone/w.pt}")

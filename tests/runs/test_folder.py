@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lilliput.artifact import Artifact
+from lilliput.budget import Budget
 from lilliput.errors import LilliputError
 from lilliput.runs import lock
 from lilliput.runs.folder import RunFolder, command, default_path, is_run
@@ -20,6 +21,10 @@ from lilliput.runs.journal import read_entries
 
 class Text:
     """Stands for a recipe."""
+
+    def placed(self, home: Path) -> Text:
+        assert home == Path.cwd()
+        return self
 
     def dump(self) -> str:
         return "model: x\n"
@@ -62,7 +67,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path):
 
 
 def test_a_run_that_never_began_does_not_block_its_folder(tmp_path: Path):
-    class Broken:
+    class Broken(Text):
         def dump(self) -> str:
             raise KeyboardInterrupt
 
@@ -150,6 +155,22 @@ def test_a_changed_journal_is_said_and_the_lock_given_back(tmp_path: Path):
     with pytest.raises(LilliputError, match=r"journal.jsonl:1: this line was not written"):
         RunFolder.open(tmp_path / "run")
     assert lock.holder(tmp_path / "run") is None
+
+
+def test_an_edited_recipe_is_a_new_run(tmp_path: Path):
+    RunFolder.create(tmp_path / "run", Text()).close()
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text("model: y\nbudget: {max_drop: 1}\n")
+    with pytest.raises(LilliputError, match=r"recipe was edited since .*\n.*lilliput run "):
+        RunFolder.open(tmp_path / "run")
+    run = RunFolder.look(tmp_path / "run")
+    assert run.settings()["model"] == "y"
+    assert run.budget() == Budget(max_drop=1.0)
+    for broken in ("budget: {max_drop: -1}", "- a", "a: [", ""):
+        recipe.write_text(broken)
+        assert run.budget() == Budget()
+    recipe.unlink()
+    assert run.settings() == {}
 
 
 def test_delivering_the_best(tmp_path: Path):

@@ -171,6 +171,16 @@ class Recipe(Noun):
             raise Mistakes([located(mistake, marked, at) for mistake in mistakes])
         return recipe
 
+    def placed(self, home: Path) -> Recipe:
+        """The recipe with its relative paths, which begin at `home`, made absolute."""
+        plain = {
+            "model": self.model.model_dump(mode="json"),
+            "data": self.data.model_dump(mode="json"),
+        }
+        found = placed(plain, home.resolve())
+        model, data = ModelSection(**found["model"]), DataSection(**found["data"])
+        return self.model_copy(update={"model": model, "data": data})
+
     def dump(self) -> str:
         """The recipe as commented YAML; `parse` makes an equal one of it."""
         return recipe_text(self)

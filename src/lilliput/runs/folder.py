@@ -11,6 +11,7 @@ report.md report.json front.csv best.<ext>   made from the journal, any time aga
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -23,8 +24,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+import yaml
+from pydantic import ValidationError
+
 from lilliput.artifact import Artifact
 from lilliput.atomic import write_atomically
+from lilliput.budget import Budget
 from lilliput.errors import LilliputError
 from lilliput.runs import lock
 from lilliput.runs.history import History
@@ -39,6 +44,9 @@ SESSION = "session"
 
 class Dumpable(Protocol):
     """Whatever a run can be made from again: its text goes into `recipe.yaml`."""
+
+    def placed(self, home: Path) -> Dumpable:
+        """The same with relative paths, which begin at `home`, made absolute."""
 
     def dump(self) -> str: ...
 
@@ -70,7 +78,8 @@ class RunFolder:
                 part.mkdir(exist_ok=True)
             found = json.dumps(environment(), indent=2)
             write_atomically(folder / ENVIRONMENT, found.encode())
-            write_atomically(folder / RECIPE, recipe.dump().encode())
+            # The recipe works from where it lies, whatever folder the next command is given in.
+            write_atomically(folder / RECIPE, recipe.placed(Path.cwd()).dump().encode())
             run._begin_session()
         except BaseException:
             run.close()
@@ -179,8 +188,32 @@ class RunFolder:
                 other.unlink()
         return target
 
+    def settings(self) -> dict[str, Any]:
+        """The recipe as plain values: what a report shows of it without knowing any stage."""
+        try:
+            found = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def budget(self) -> Budget:
+        """The recipe's limits; none where it has none that can be read."""
+        try:
+            return Budget.model_validate(self.settings().get("budget") or {})
+        except ValidationError:
+            return Budget()
+
     def _begin_session(self) -> None:
-        self.journal.note(SESSION, **environment())
+        recipe = hashlib.sha256(self.recipe.read_bytes()).hexdigest()
+        begun = [e.facts.get("recipe") for e in self.journal.entries if e.event == SESSION]
+        if begun and begun[0] != recipe:
+            again = f"lilliput run {shlex.quote(str(self.recipe))}"
+            raise LilliputError(
+                "the recipe was edited since this run began; what is done would not fit it",
+                at=str(self.recipe),
+                hint=f"run the edited one as a new run: {again}",
+            )
+        self.journal.note(SESSION, recipe=recipe, **environment())
 
     def close(self) -> None:
         """Close the journal and let other processes in."""

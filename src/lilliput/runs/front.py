@@ -124,16 +124,19 @@ def what_would_reach(front: Sequence[Figured], budget: Budget) -> str:
 def label_gains(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates with a label on every file that is not better than its parent.
 
-    The parent of a file that was exported from a network is that network's own file if it has
-    one, else the nearest ancestor that is a file, else the original.
+    The parent of a file that was exported from a network is the file of that network's own
+    parent, if it has one, else that of the nearest ancestor, else the first file of all, which is
+    the original's.
     """
     known = {c.id: c for c in candidates}
     files = {c.parent: c for c in candidates if c.kind == "artifact" and c.stage == "export"}
-    return [_labelled(c, _compared_with(c, known, files)) for c in candidates]
+    first = next((c for c in candidates if "ratio" in c.measurements), None)
+    return [_labelled(c, _compared_with(c, known, files) or first) for c in candidates]
 
 
 def _labelled(candidate: Candidate, parent: Candidate | None) -> Candidate:
-    if parent is None or candidate.kind != "artifact" or "ratio" not in candidate.measurements:
+    timed = candidate.kind == "artifact" and "ratio" in candidate.measurements
+    if parent is None or parent.id == candidate.id or not timed:
         return candidate
     ours, theirs = candidate.measurements, parent.measurements
     if beats(ours.get("ratio"), theirs.get("ratio")):

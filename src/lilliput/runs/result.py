@@ -1,0 +1,115 @@
+"""What a run came to, as an object: its files, its front, the recommended one, what is missed."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lilliput.budget import Miss
+from lilliput.candidate import Candidate
+from lilliput.errors import LilliputError
+from lilliput.runs.folder import RunFolder
+from lilliput.runs.front import pareto, recommend, what_would_reach
+from lilliput.runs.history import Failure
+from lilliput.runs.record import candidate_from_json
+from lilliput.runs.rows import NARROW, Row, headers, plain_table, rows_of
+
+if TYPE_CHECKING:
+    from lilliput.network import Network
+
+MISSED = 3
+"""Exit code when no file keeps the budget; the files are there nevertheless."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run's files with their figures. In a notebook it shows itself as a table.
+
+    `best` is the recommended file: the fastest that keeps the budget, or the closest to it, and
+    then `missed` says by how much and `reach` what the files at hand would keep.
+    """
+
+    path: Path
+    candidates: tuple[Candidate, ...]
+    front: tuple[Candidate, ...]
+    best: Candidate | None
+    missed: tuple[Miss, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    reach: str = ""
+
+    @classmethod
+    def of(cls, run: RunFolder) -> RunResult:
+        """What the journal of this run adds up to.
+
+        Raises:
+            LilliputError: A file of the run is gone or was changed.
+        """
+        history, budget = run.history(), run.budget()
+        files = tuple(
+            candidate_from_json(record.model_dump(mode="json"), run.path, _no_network)
+            for record in history.files
+        )
+        front = pareto(files)
+        best, missed = recommend(front, budget)
+        return cls(
+            path=run.path,
+            candidates=files,
+            front=front,
+            best=best,
+            missed=missed,
+            failures=history.failures,
+            reach=what_would_reach(front, budget),
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when the budget is missed."""
+        return MISSED if self.missed or self.best is None else 0
+
+    @property
+    def best_file(self) -> Path | None:
+        """The recommended file as it was copied to the top of the run's folder."""
+        if self.best is None:
+            return None
+        return self.path / f"best{self.best.the_artifact().path.suffix}"
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """A row for every file, the recommended one first."""
+        front = {c.id for c in self.front}
+        return rows_of(self.candidates, front=front, best=self.best.id if self.best else None)
+
+    def table(self) -> str:
+        """The front as text."""
+        return plain_table([row for row in self.rows if row.on_front or row.recommended])
+
+    def summary(self) -> str:
+        """One sentence: what is recommended, or by how much the budget is missed."""
+        if self.best is None:
+            return f"no file was measured; the reasons are in {self.path / 'report.md'}"
+        if not self.missed:
+            return f"recommended: {self.best_file}"
+        by = "; ".join(map(str, self.missed))
+        reach = f"; {self.reach}" if self.reach else ""
+        return f"the budget is missed; closest: {self.best_file}: {by}{reach}"
+
+    def __str__(self) -> str:
+        return f"{self.table()}\n{self.summary()}"
+
+    def _repr_html_(self) -> str:
+        rows = [row for row in self.rows if row.on_front or row.recommended]
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in headers(rows, NARROW))
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(row.cells()[c])}</td>" for c in NARROW) + "</tr>"
+            for row in rows
+        )
+        return (
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"<p>{html.escape(self.summary())}</p>"
+        )
+
+
+def _no_network(path: Path) -> Network:
+    raise LilliputError("a network is no file", at=str(path))

@@ -1,0 +1,215 @@
+"""A run's files as rows of a table: the same figures in the terminal, the report and a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lilliput.artifact import Artifact
+from lilliput.measurement import Measurement
+from lilliput.runs.front import Figured
+from lilliput.units import format_bytes, format_count, format_ms
+
+MINUS = "−"
+
+NARROW = ("file", "metric", "change", "latency", "speed", "size")
+"""The columns that are always shown; the others come where there is room."""
+WIDE = (*NARROW, "p90", "MACs", "weights", "precision", "made by", "remarks")
+
+
+class FileLike(Figured, Protocol):
+    """A candidate or its record, which is a file."""
+
+    @property
+    def artifact(self) -> Artifact | None: ...
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file. `metric` and `drop` are of the test split if it was scored, else of validation.
+
+    `change` is the metric's difference to the original's with the interval of the paired drop.
+    """
+
+    id: str
+    path: Path
+    figures: Mapping[str, Measurement]
+    change: Measurement | None
+    split: str
+    on_front: bool
+    recommended: bool
+    precision: str
+    made_by: str
+    labels: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """faster, slower or tie, against the original; "" when it was not timed."""
+        ratio = self.figures.get("ratio")
+        return str(ratio.conditions.get("verdict", "")) if ratio is not None else ""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Labels, and why the times are not to be trusted if they are not."""
+        latency = self.figures.get("latency")
+        doubts = latency.conditions.get("unstable_because", ()) if latency is not None else ()
+        return (*self.labels, *(f"unstable: {doubt}" for doubt in doubts))
+
+    def figure(self, quantity: str) -> Measurement | None:
+        """The figure on the test split where there is one, else as it was measured."""
+        return self.figures.get(f"test_{quantity}") or self.figures.get(quantity)
+
+    def cells(self) -> dict[str, str]:
+        """{column: text} for every column of `WIDE`."""
+        mark = "★ " if self.recommended else ("" if self.on_front else "· ")
+        return {
+            "file": f"{mark}{self.path.name}",
+            "metric": _plain(self.figure("metric")),
+            "change": _signed(self.change),
+            "latency": _latency(self.figures.get("latency")),
+            "speed": _speed(self.figures.get("ratio"), self.verdict),
+            "size": _shown(self.figures.get("bytes"), format_bytes),
+            "p90": _shown(self.figures.get("latency_p90"), format_ms),
+            "MACs": _shown(self.figures.get("macs"), format_count),
+            "weights": _shown(self.figures.get("params"), format_count),
+            "precision": self.precision,
+            "made by": self.made_by,
+            "remarks": "; ".join(self.remarks),
+        }
+
+
+def rows_of(
+    files: Sequence[FileLike], *, front: Collection[str] = (), best: str | None = None
+) -> tuple[Row, ...]:
+    """A row for every file, the recommended one first, then the front by speed, then the others.
+
+    Args:
+        files: Candidates or records that have a file; the first that was timed is the original.
+        front: Ids of those on the front.
+        best: The id of the recommended one.
+    """
+    known = [f for f in files if f.artifact is not None]
+    original = next((f for f in known if "ratio" in f.measurements), None)
+    rows = [_row(f, original, on_front=f.id in front, recommended=f.id == best) for f in known]
+    return tuple(sorted(rows, key=_rank))
+
+
+def metric_header(rows: Sequence[Row]) -> str:
+    """The metric's name with its unit, "top-1, %"; "metric" where nothing was scored."""
+    for row in rows:
+        figure = row.figure("metric")
+        if figure is not None:
+            name = str(figure.conditions.get("metric", "metric"))
+            return f"{name}, {figure.unit}" if figure.unit else name
+    return "metric"
+
+
+def headers(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    """What stands over the columns; the metric is called by its name."""
+    return [metric_header(rows) if column == "metric" else column for column in columns]
+
+
+def plain_table(rows: Sequence[Row], columns: Sequence[str] = NARROW) -> str:
+    """The rows as aligned text."""
+    lines = [headers(rows, columns), *([row.cells()[c] for c in columns] for row in rows)]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def made_by(history: Sequence[Mapping[str, Any]]) -> str:
+    """The stages that made a file, with the settings that are not the defaults."""
+    steps = []
+    for entry in history:
+        for name, settings in entry.items():
+            told = ", ".join(f"{k}={v}" for k, v in dict(settings or {}).items())
+            steps.append(f"{name}({told})" if told else name)
+    return " → ".join(steps)
+
+
+def _row(file: FileLike, original: FileLike | None, *, on_front: bool, recommended: bool) -> Row:
+    artifact = file.artifact
+    assert artifact is not None
+    split = "test" if "test_metric" in file.measurements else "validation"
+    return Row(
+        id=file.id,
+        path=artifact.path,
+        figures=file.measurements,
+        change=_change(file, original, "test_" if split == "test" else ""),
+        split=split,
+        on_front=on_front,
+        recommended=recommended,
+        precision=artifact.metadata.precision,
+        made_by=made_by(file.history),
+        labels=file.labels,
+    )
+
+
+def _change(file: FileLike, original: FileLike | None, prefix: str) -> Measurement | None:
+    """The drop, signed as the metric itself changed: less is negative, be it accuracy or error."""
+    drop = file.measurements.get(f"{prefix}drop")
+    ours = file.measurements.get(f"{prefix}metric")
+    theirs = original.measurements.get(f"{prefix}metric") if original is not None else None
+    if drop is None or ours is None or theirs is None:
+        return None
+    moved = ours.value - theirs.value
+    if abs(moved - drop.value) < abs(moved + drop.value):
+        return drop.model_copy(update={"quantity": "change"})
+    low, high = drop.interval or (drop.value, drop.value)
+    interval = None if drop.interval is None else (-high, -low)
+    negated = {"quantity": "change", "value": -drop.value, "interval": interval}
+    return drop.model_copy(update=negated)
+
+
+def _rank(row: Row) -> tuple[bool, bool, float]:
+    ratio = row.figures.get("ratio")
+    return not row.recommended, not row.on_front, ratio.value if ratio else float("inf")
+
+
+def _shown(figure: Measurement | None, form: Any) -> str:
+    return "" if figure is None else str(form(figure.value))
+
+
+def _plain(figure: Measurement | None) -> str:
+    return "" if figure is None else f"{figure.value:.2f}"
+
+
+def _signed(figure: Measurement | None) -> str:
+    if figure is None:
+        return ""
+    text = _sign(figure.value)
+    if figure.interval is not None:
+        text += f" [{_sign(figure.interval[0])}, {_sign(figure.interval[1])}]"
+    return text
+
+
+def _sign(value: float) -> str:
+    shown = f"{value:+.2f}"
+    return "0.00" if float(shown) == 0 else shown.replace("-", MINUS)
+
+
+def _latency(figure: Measurement | None) -> str:
+    if figure is None:
+        return ""
+    text = format_ms(figure.value)
+    if figure.interval is not None:
+        low, high = (format_ms(x).removesuffix(" ms") for x in figure.interval)
+        text += f" [{low}, {high}]"
+    return text
+
+
+def _speed(ratio: Measurement | None, verdict: str) -> str:
+    """Times as fast as the original: the inverse of the ratio of times."""
+    if ratio is None:
+        return ""
+    text = f"{1 / ratio.value:.2f}×"
+    if ratio.interval is not None:
+        low, high = ratio.interval
+        text += f" [{1 / high:.2f}, {1 / low:.2f}]"
+    return f"{text} {verdict}".rstrip()

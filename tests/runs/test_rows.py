@@ -1,0 +1,191 @@
+"""Rows: the same figures everywhere, with signs and doubts as they were measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lilliput.artifact import Artifact, ArtifactMetadata
+from lilliput.candidate import Candidate
+from lilliput.errors import LilliputError
+from lilliput.measurement import Measurement
+from lilliput.runs.folder import RunFolder
+from lilliput.runs.record import candidate_to_json
+from lilliput.runs.result import RunResult
+from lilliput.runs.rows import WIDE, made_by, plain_table, rows_of
+
+
+def figure(quantity: str, value: float, unit: str = "", **more: Any) -> Measurement:
+    conditions = more.pop("conditions", {})
+    return Measurement(quantity=quantity, value=value, unit=unit, conditions=conditions, **more)
+
+
+def candidate(
+    folder: Path,
+    name: str,
+    *,
+    ratio: float = 1.0,
+    metric: float = 91.7,
+    drop: float = 0.0,
+    size: int = 100,
+    prefix: str = "",
+    verdict: str = "tie",
+    **timing: Any,
+) -> Candidate:
+    path = folder / f"{name}.bin"
+    path.write_bytes(b"x" * size)
+    told = {"verdict": verdict, **timing}
+    made = Candidate(
+        id=name,
+        artifact=Artifact.of(path, metadata=ArtifactMetadata(precision="int8")),
+        parent="original",
+        stage="quantize",
+        history=({"prune": {"ratio": 0.5}}, {"quantize": {}}),
+        labels=("a label",),
+    )
+    return made.measured(
+        figure("bytes", size, "B"),
+        figure("macs", 20_400_000, "MACs", estimated=True),
+        figure("params", 78_000, estimated=True),
+        figure("latency", 3 * ratio, "ms", interval=(2.9 * ratio, 3.1 * ratio), conditions=told),
+        figure("latency_p90", 3.3 * ratio, "ms", conditions=told),
+        figure("ratio", ratio, interval=(0.9 * ratio, 1.1 * ratio), conditions=told),
+        figure(f"{prefix}metric", metric, "%", conditions={"metric": "top-1"}),
+        figure(f"{prefix}drop", drop, "%", interval=(drop - 0.1, drop + 0.1)),
+    )
+
+
+def test_cells_of_a_row(tmp_path: Path):
+    original = candidate(tmp_path, "original")
+    fast = candidate(tmp_path, "fast", ratio=0.5, metric=91.2, drop=0.5, verdict="faster")
+    first, second = rows_of([original, fast], front=["fast"], best="fast")
+    assert [first.id, second.id] == ["fast", "original"]
+    assert first.cells() == {
+        "file": "★ fast.bin",
+        "metric": "91.20",
+        "change": "−0.50 [−0.60, −0.40]",
+        "latency": "1.5 ms [1.45, 1.55]",
+        "speed": "2.00× [1.82, 2.22] faster",
+        "size": "100 B",
+        "p90": "1.65 ms",
+        "MACs": "20.4 M",
+        "weights": "78 k",
+        "precision": "int8",
+        "made by": "prune(ratio=0.5) → quantize",
+        "remarks": "a label",
+    }
+    assert second.cells()["change"] == "0.00 [−0.10, +0.10]"
+    assert second.cells()["file"] == "· original.bin"
+    assert set(first.cells()) == set(WIDE)
+
+
+def test_a_metric_where_less_is_better_changes_with_its_own_sign(tmp_path: Path):
+    original = candidate(tmp_path, "o", metric=2.0)
+    worse = candidate(tmp_path, "w", metric=2.5, drop=0.5, ratio=0.9)
+    change = rows_of([original, worse])[0].change
+    assert change is not None
+    assert (change.value, change.interval) == (0.5, (0.4, 0.6))
+
+
+def test_the_test_split_comes_first_where_it_was_scored(tmp_path: Path):
+    original = candidate(tmp_path, "o").measured(figure("test_metric", 90.0, "%"))
+    both = candidate(tmp_path, "b", metric=50.0, ratio=0.9, drop=40.0).measured(
+        figure("test_metric", 89.0, "%"), figure("test_drop", 1.0, "%")
+    )
+    row = rows_of([original, both])[0]
+    assert (row.split, row.cells()["metric"], row.cells()["change"]) == ("test", "89.00", "−1.00")
+    assert rows_of([candidate(tmp_path, "v")])[0].split == "validation"
+
+
+def test_unstable_times_are_remarked(tmp_path: Path):
+    row = rows_of([candidate(tmp_path, "u", unstable_because=["it got 20% slower"])])[0]
+    assert row.remarks == ("a label", "unstable: it got 20% slower")
+
+
+def test_nothing_is_shown_where_nothing_was_measured(tmp_path: Path):
+    path = tmp_path / "x.bin"
+    path.touch()
+    row = rows_of([Candidate(id="x", artifact=Artifact.of(path))])[0]
+    told = {column: text for column, text in row.cells().items() if text}
+    assert told == {"file": "· x.bin", "precision": "fp32"}
+    assert row.verdict == ""
+    assert plain_table([row]).splitlines()[0].split() == [
+        *("file", "metric", "change", "latency", "speed", "size")
+    ]
+
+
+def test_the_table_is_aligned_and_names_the_metric(tmp_path: Path):
+    files = [candidate(tmp_path, "original"), candidate(tmp_path, "a", ratio=0.5)]
+    lines = plain_table(rows_of(files)).splitlines()
+    assert "top-1, %" in lines[0]
+    assert {line.index("1.00×") for line in lines[1:2]} == {lines[0].index("speed")}
+    assert lines[0].index("speed") in {line.find("2.00×") for line in lines[1:]}
+
+
+def test_a_history_as_a_sentence():
+    assert made_by([{"a": {}}, {"b": {"x": 1, "y": [2]}}, {"c": None}]) == "a → b(x=1, y=[2]) → c"
+
+
+class Text:
+    """A recipe whose budget the files below keep or miss."""
+
+    def __init__(self, budget: str) -> None:
+        self.text = f"budget: {budget}\n"
+
+    def placed(self, home: Path) -> Text:
+        return self
+
+    def dump(self) -> str:
+        return self.text
+
+
+def run_with(tmp_path: Path, budget: str, files: bool = True) -> RunResult:
+    with RunFolder.create(tmp_path / "run", Text(budget)) as run:
+        if files:
+            made = [
+                candidate(run.files, "original"),
+                candidate(run.files, "fast", ratio=0.5, drop=0.5, metric=91.2, size=60),
+                candidate(run.files, "bad", ratio=0.6, drop=2.0, metric=89.7, size=60),
+            ]
+            stored = [candidate_to_json(c, c.the_artifact().path, run.path) for c in made]
+            run.journal.note("measured", candidates=stored)
+        return RunResult.of(run)
+
+
+def test_a_result_from_the_journal(tmp_path: Path):
+    result = run_with(tmp_path, "{max_drop: 1.0}")
+    assert result.best is not None
+    assert (result.best.id, result.missed, result.exit_code) == ("fast", (), 0)
+    assert {c.id for c in result.candidates} == {"original", "fast", "bad"}
+    assert {c.id for c in result.front} == {"original", "fast"}
+    assert result.best_file == tmp_path / "run" / "best.bin"
+    assert result.summary() == f"recommended: {tmp_path}/run/best.bin"
+    assert "bad" not in str(result)
+    page = result._repr_html_()
+    assert page.count("<tr>") == 3
+    assert "★ fast.bin" in page
+
+
+def test_a_missed_budget_exits_with_3(tmp_path: Path):
+    # users-ask 14
+    result = run_with(tmp_path, "{max_latency_ms: 1.0}")
+    assert result.exit_code == 3
+    assert result.summary() == (
+        f"the budget is missed; closest: {tmp_path}/run/best.bin: latency 1.5 ms misses the limit "
+        "of 1 ms by 0.5 ms; the files at hand would keep --max-latency 1.5ms"
+    )
+
+
+def test_a_run_without_files(tmp_path: Path):
+    result = run_with(tmp_path, "{}", files=False)
+    assert (result.best, result.exit_code, result.best_file) == (None, 3, None)
+    assert result.summary().startswith("no file was measured; the reasons are in ")
+
+
+def test_a_result_of_changed_files_is_refused(tmp_path: Path):
+    run_with(tmp_path, "{}")
+    (tmp_path / "run" / "files" / "fast.bin").write_bytes(b"other")
+    with pytest.raises(LilliputError, match="this file was changed since it was made"):
+        RunResult.of(RunFolder.look(tmp_path / "run"))
