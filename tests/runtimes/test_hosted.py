@@ -1,0 +1,101 @@
+"""Foreign runtimes in a child process: their crashes are errors that name the file."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lilliput.errors import LilliputError
+from lilliput.runtimes.hosted import Hosted
+from lilliput.target import Target
+
+FEED = [np.zeros((1, 1), np.float32)]
+TARGET = Target(runtime="foreign")
+
+
+@pytest.fixture
+def foreign() -> Iterator[Hosted]:
+    runtime = Hosted(
+        "foreign",
+        "misbehaving_runtime",
+        formats=(".bin",),
+        package="no-such-package",
+        install="pip install no-such-package",
+        timeout_seconds=2.0,
+    )
+    yield runtime
+    assert runtime._hosts == {}, "a child process was left behind"
+
+
+def test_a_well_behaved_file_runs(foreign: Hosted, tmp_path: Path) -> None:
+    session = foreign.load(tmp_path / "good.bin", TARGET)
+    assert session.outputs == ("good",)
+    assert session.inputs[0].shape == (None, 1)
+    assert session.conditions["pid"] != os.getpid()
+    assert session.conditions["process"] == f"child {session.conditions['pid']}"
+    np.testing.assert_array_equal(session.run(FEED)[0], np.zeros((1, 1)))
+    session.bind(FEED)
+    np.testing.assert_array_equal(session.burst(3), [1_000_000] * 3)
+    session.close()
+    session.close()
+
+
+def test_sessions_of_one_runtime_share_a_child(foreign: Hosted, tmp_path: Path) -> None:
+    one, two = (foreign.load(tmp_path / f"{n}.bin", TARGET) for n in ("a", "b"))
+    other = foreign.load(tmp_path / "c.bin", Target(runtime="foreign", threads=2))
+    assert one.conditions["pid"] == two.conditions["pid"] != other.conditions["pid"]
+    one.close()
+    assert two.run(FEED)[0].shape == (1, 1)
+    two.close()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        # users-ask 38: a crash names file, runtime and signal
+        ("crash", r"foreign crashed \(by SIGSEGV\) when asked to run 'crash.bin'"),
+        ("crash", "its last words: about to die of std::length_error"),
+        ("leave", r"foreign crashed \(with exit code 3\)"),
+        ("sleep", r"foreign did not answer within 2 s \(asked to run 'sleep.bin'\)"),
+        ("fail", "foreign cannot run 'fail.bin': RuntimeError: no kernel for Frobnicate$"),
+        ("explain", "the input is upside down\n  → turn it"),
+    ],
+)
+def test_misbehaviour_is_an_error(foreign: Hosted, tmp_path: Path, name: str, message: str) -> None:
+    session = foreign.load(tmp_path / f"{name}.bin", TARGET)
+    with pytest.raises(LilliputError, match=message):
+        session.run(FEED)
+    session.close()
+
+
+def test_after_a_crash_the_next_file_gets_a_new_child(foreign: Hosted, tmp_path: Path) -> None:
+    crashing = foreign.load(tmp_path / "crash.bin", TARGET)
+    with pytest.raises(LilliputError, match="SIGSEGV"):
+        crashing.run(FEED)
+    good = foreign.load(tmp_path / "good.bin", TARGET)
+    assert good.run(FEED)[0].shape == (1, 1)
+    good.close()
+    crashing.close()
+
+
+def test_an_unloadable_file_leaves_no_child(foreign: Hosted, tmp_path: Path) -> None:
+    with pytest.raises(LilliputError, match=r"foreign cannot load 'unloadable.bin': ValueError"):
+        foreign.load(tmp_path / "unloadable.bin", TARGET)
+
+
+def test_wrong_inputs_are_caught_before_the_child(foreign: Hosted, tmp_path: Path) -> None:
+    session = foreign.load(tmp_path / "crash.bin", TARGET)
+    with pytest.raises(LilliputError, match="input 'x' takes any×1, got 1×2"):
+        session.run([np.zeros((1, 2), np.float32)])
+    session.close()
+
+
+def test_a_runtime_without_a_profiler_reports_nothing(foreign: Hosted, tmp_path: Path) -> None:
+    assert foreign.profile(tmp_path / "good.bin", TARGET, FEED) == []
+
+
+def test_a_missing_package_is_said_with_its_command(foreign: Hosted) -> None:
+    assert foreign.unavailable() == "pip install no-such-package"
