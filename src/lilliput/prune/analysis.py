@@ -28,23 +28,31 @@ class Slot:
 
 @dataclass(frozen=True)
 class Stored:
-    """A parameter or buffer, by shape. `slots` are the numbers of its dimensions' slots."""
+    """A parameter or buffer, by shape. `slots` are the numbers of its dimensions' slots.
+
+    `kept_by_mask`: zeroing a channel leaves it as it is (running statistics). `norm_scale`: it
+    is the scale of a batch norm.
+    """
 
     name: str
     shape: tuple[int, ...]
     slots: tuple[int, ...]
     trainable: bool
     kept_by_mask: bool
+    norm_scale: bool = False
 
 
 @dataclass(frozen=True)
 class Layer:
     """A convolution or linear map. `inputs` and `outputs` hold the class of each channel, -1 for
     one that is not tied to any parameter; None where it reads or gives something else.
+    `kind` is "conv3x3" (any kernel larger than 1×1), "conv1x1", "depthwise", "linear" or
+    "embedding"; `macs` are those for one example.
     """
 
     path: str
     kind: str
+    macs: float
     inputs: NDArray[np.int64] | None
     outputs: NDArray[np.int64] | None
     weight: str | None
@@ -78,10 +86,11 @@ class Member:
         return f"{self.tensor} (dim {self.dim}{each})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Coupled classes that touch the same dimensions of the same tensors.
 
+    Groups are compared by identity; `members` are what is equal in the analysis of a cut network.
     `classes` may go; `frozen` are of the same kind and may not, for the `reasons`.
     """
 

@@ -154,7 +154,7 @@ def _is_row(calls: Calls, path: str, module: nn.Module) -> bool:
 def _macs_within(ledger: Ledger, path: str, network: Network) -> int:
     batch = int(network.example()[0].shape[0])
     inside = (c for c in ledger.costs if c.path == path or c.path.startswith(f"{path}."))
-    return round(sum(cost.total() for cost in inside) / batch)
+    return round(sum(cost.macs for cost in inside) / batch)
 
 
 def _runs_without(

@@ -15,6 +15,6 @@ def network_macs(network: Network) -> int:
         LilliputError: The network does not run on inputs of its own declared shapes.
     """
     ledger = trace(network)
-    total = sum(cost.total() for cost in ledger.costs)
+    total = sum(cost.macs for cost in ledger.costs)
     batch = int(network.example()[0].shape[0])
     return round(total / batch)

@@ -97,7 +97,10 @@ class _Draft:
                 places.append(len(self.slots))
                 self.slots.append(Slot(seed.name, dim, classes))
             kept = seed.name in ledger.kept_by_mask
-            self.tensors.append(Stored(seed.name, seed.shape, tuple(places), seed.trainable, kept))
+            scale = seed.name in ledger.norm_scales
+            self.tensors.append(
+                Stored(seed.name, seed.shape, tuple(places), seed.trainable, kept, scale)
+            )
 
     def _freeze(self) -> None:
         self.reasons = [""] * self.count
@@ -218,7 +221,8 @@ class _Draft:
     def _layers(self) -> Iterable[Layer]:
         for note in self.ledger.layers:
             inputs, outputs = self._classes(note.inputs), self._classes(note.outputs)
-            yield Layer(note.path, note.kind, inputs, outputs, note.weight)
+            macs = note.macs / self.batch
+            yield Layer(note.path, note.kind, macs, inputs, outputs, note.weight)
 
     def _classes(self, dim: Dim) -> NDArray[np.int64] | None:
         return None if isinstance(dim, str) else self.class_of[dim]

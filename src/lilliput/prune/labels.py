@@ -60,17 +60,23 @@ class Cost:
     axes: tuple[Atoms, ...]
     constant: int
 
-    def total(self) -> int:
-        """Multiply-adds of the network as it is."""
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the network as it is, for the whole batch."""
         return self.constant * prod(len(axis) for axis in self.axes)
 
 
 @dataclass(frozen=True)
 class LayerNote:
-    """A convolution or linear map met in the run: the labels of what it reads and what it gives."""
+    """A convolution or linear map met in the run: the labels of what it reads and what it gives.
+
+    `kind` is "conv3x3" (any kernel larger than 1×1), "conv1x1", "depthwise", "linear" or
+    "embedding".
+    """
 
     path: str
     kind: str
+    macs: int
     inputs: Dim
     outputs: Dim
     weight: str | None
@@ -94,6 +100,7 @@ class Ledger:
     layers: list[LayerNote] = field(default_factory=list)
     first_use: dict[str, int] = field(default_factory=dict)
     kept_by_mask: set[str] = field(default_factory=set)
+    norm_scales: set[str] = field(default_factory=set)
     op_number: int = 0
     path: str = ""
     op: str = ""

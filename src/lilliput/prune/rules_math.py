@@ -40,10 +40,10 @@ def convolution(call: Call) -> list[Labels]:
     positions = prod(call.args[0].shape[2:] if transposed else call.out.shape[2:])
     constant = positions * prod(weight.shape[2:]) * int(call.out.shape[0])
     pointwise = prod(weight.shape[2:]) == 1
-    kind = "depthwise" if per_channel else "pointwise" if pointwise else "conv"
+    kind = "depthwise" if per_channel else "conv1x1" if pointwise else "conv3x3"
     ledger.cost(kind, w[:2], tuple(weight.shape[:2]), constant)
-    name = call.name_of(weight)
-    ledger.layers.append(LayerNote(ledger.path, kind, x[1], outputs, name))
+    macs, name = ledger.costs[-1].macs, call.name_of(weight)
+    ledger.layers.append(LayerNote(ledger.path, kind, macs, x[1], outputs, name))
     return [(x[0], outputs, *[SPACE] * (call.out.dim() - 2))]
 
 
@@ -79,8 +79,8 @@ def product(call: Call) -> list[Labels]:
     sizes = (int(left.shape[-2]), int(left.shape[-1]), int(right.shape[-1]))
     ledger.cost("linear", (a[-2], a[-1], b[-1]), sizes, batches)
     if len(a) == 2 and not isinstance(b[-1], str):
-        name = call.name_of(right)
-        ledger.layers.append(LayerNote(ledger.path, "linear", a[-1], b[-1], name))
+        macs, name = ledger.costs[-1].macs, call.name_of(right)
+        ledger.layers.append(LayerNote(ledger.path, "linear", macs, a[-1], b[-1], name))
     return [out]
 
 
@@ -150,6 +150,8 @@ def batch_norm(call: Call) -> list[Labels]:
         known = call.name_of(tensor)
         if known is not None and name.startswith("running"):
             call.ledger.kept_by_mask.add(known)
+        if known is not None and name == "weight":
+            call.ledger.norm_scales.add(known)
     return [x]
 
 
@@ -274,7 +276,7 @@ def embedding(call: Call) -> list[Labels]:
     table = call.first
     call.ledger.freeze(table[0], "its rows are picked by index")
     name = call.name_of(call.args[0])
-    call.ledger.layers.append(LayerNote(call.ledger.path, "embedding", table[0], table[1], name))
+    call.ledger.layers.append(LayerNote(call.ledger.path, "embedding", 0, table[0], table[1], name))
     return [(*call.labels(call.args[1]), table[1])]
 
 

@@ -1,0 +1,219 @@
+"""How many channels each group loses, so that a goal is met: in closed form, nothing is run."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from lilliput.errors import Refused
+from lilliput.prune.analysis import Analysis, Group
+from lilliput.prune.importance import Scores
+
+RoundWidth = Callable[[int, str], int]
+"""(width, kind of layer) → the width that the target runs best in its place."""
+
+Normalise = Literal["mean", "macs", "none"]
+
+
+def multiples_of(number: int) -> RoundWidth:
+    """Widths rounded up to multiples: a layer never loses more than was asked for."""
+    return lambda width, _kind: -(-width // number) * number
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What any allocation obeys.
+
+    `protected` classes stay; each group keeps at least `min_width` classes. `scope` ranks all
+    classes together ("global") or takes the same share of every group ("local"). Scores of
+    different groups are made comparable by `normalise`: divided by the group's mean, or by the
+    multiply-adds that the class takes with it, or not at all. `round_width` is the width grid.
+    """
+
+    scope: Literal["global", "local"] = "global"
+    normalise: Normalise = "mean"
+    min_width: int = 1
+    protected: frozenset[int] = frozenset()
+    round_width: RoundWidth | None = None
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Classes that go, in `classes`, and how many of each group stay (frozen ones not counted)."""
+
+    classes: tuple[int, ...]
+    kept: Mapping[Group, int] = field(default_factory=dict)
+
+
+def allocate(
+    analysis: Analysis,
+    scores: Scores,
+    policy: Policy | None = None,
+    *,
+    ratio: float | None = None,
+    max_macs: float | None = None,
+    max_params: float | None = None,
+) -> Allocation:
+    """Choose classes to cut; exactly one goal is given.
+
+    Args:
+        analysis: Of the network.
+        scores: (class_count,), larger is dearer.
+        policy: What to obey.
+        ratio: Share of all classes that can go, 0..1; of each group if the scope is local.
+        max_macs: Multiply-adds of the cut network, at most.
+        max_params: Parameters of the cut network, at most.
+
+    Raises:
+        Refused: Even the smallest network is too large; says what can be reached. # users-ask 35
+    """
+    chooser = _Chooser(analysis, scores, policy or Policy())
+    if ratio is not None:
+        return chooser.first(chooser.count_of(ratio))
+    if max_macs is not None:
+        return _least(chooser, max_macs, analysis.macs, "multiply-adds")
+    if max_params is None:
+        raise ValueError("allocate needs a goal: ratio, max_macs or max_params")
+    return _least(chooser, max_params, analysis.params, "parameters")
+
+
+def _least(
+    chooser: _Chooser, goal: float, cost: Callable[[Collection[int]], int], unit: str
+) -> Allocation:
+    """The shortest prefix of the order that meets the goal, by bisection."""
+
+    def met(count: int) -> bool:
+        return cost(chooser.first(count).classes) <= goal
+
+    low, high = 0, len(chooser.order)
+    if not met(high):
+        least = cost(chooser.first(high).classes)
+        raise Refused(
+            f"{goal:,.0f} {unit} cannot be reached by cutting channels: the least is {least:,}, "
+            f"from {cost(()):,}",
+            hint="ask for more, protect fewer layers, lower `min_width`, or remove blocks too",
+        )
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if met(middle) else (middle + 1, high)
+    # rounding of widths makes the cost uneven here and there
+    while not met(low):
+        low += 1
+    return chooser.first(low)
+
+
+class _Chooser:
+    """The order in which classes go, and what a prefix of it comes to on the width grid."""
+
+    def __init__(self, analysis: Analysis, scores: Scores, policy: Policy) -> None:
+        self.analysis, self.policy = analysis, policy
+        self.ranked: dict[Group, list[int]] = {}
+        for group in analysis.prunable:
+            free = [number for number in group.classes if number not in policy.protected]
+            if free:
+                self.ranked[group] = sorted(free, key=lambda number: (scores[number], number))
+        keyed = [key for group in self.ranked for key in self._keyed(group, scores)]
+        keyed.sort()
+        self.keys = [key for key, _ in keyed]
+        self.order = [number for _, number in keyed]
+        self.grid = None if policy.round_width is None else _Grid(self, policy.round_width)
+
+    def least(self, group: Group) -> int:
+        """How many of the group's free classes have to stay."""
+        whole = len(self.ranked[group])
+        others = group.width - whole
+        return min(max(max(self.policy.min_width, 1) - others, 0), whole)
+
+    def _keyed(self, group: Group, scores: Scores) -> Iterator[tuple[float, int]]:
+        """Sorting keys of all classes that may go; the group's dearest ones are left out."""
+        ranked = self.ranked[group]
+        values = self._comparable(group, scores[ranked])
+        for place, number in enumerate(ranked[: len(ranked) - self.least(group)]):
+            share = (place + 1) / len(ranked)
+            yield (share if self.policy.scope == "local" else float(values[place])), number
+
+    def _comparable(self, group: Group, scores: Scores) -> Scores:
+        if self.policy.normalise == "mean":
+            return scores / max(float(scores.mean()), 1e-30)
+        if self.policy.normalise == "macs":
+            saved = self.analysis.macs() - self.analysis.macs(group.classes[:1])
+            return scores / max(saved, 1)
+        return scores
+
+    def count_of(self, ratio: float) -> int:
+        """Length of the prefix that takes this share of all free classes (of each, if local)."""
+        if self.policy.scope == "local":
+            return bisect_right(self.keys, ratio + 1e-9)
+        free = sum(len(ranked) for ranked in self.ranked.values())
+        return min(round(ratio * free), len(self.order))
+
+    def first(self, count: int) -> Allocation:
+        """The first `count` classes of the order go, then every group moves to the width grid."""
+        going = set(self.order[:count])
+        kept = {g: sum(n not in going for n in ranked) for g, ranked in self.ranked.items()}
+        if self.grid is not None:
+            for group in self.ranked:
+                kept[group] = self.grid.nearest(group, kept)
+        classes = [
+            number
+            for group, ranked in self.ranked.items()
+            for number in ranked[: len(ranked) - kept[group]]
+        ]
+        return Allocation(tuple(sorted(classes)), kept)
+
+
+class _Grid:
+    """Widths of layers as groups shrink, and the counts that put most of the work on the grid."""
+
+    def __init__(self, chooser: _Chooser, round_width: RoundWidth) -> None:
+        self.chooser, self.round_width = chooser, round_width
+        self.layers = [layer for layer in chooser.analysis.layers if layer.outputs is not None]
+        self.held: dict[Group, list[tuple[int, int]]] = {group: [] for group in chooser.ranked}
+        self.holders: list[list[tuple[Group, int]]] = [[] for _ in self.layers]
+        for place, layer in enumerate(self.layers):
+            assert layer.outputs is not None
+            known = layer.outputs[layer.outputs >= 0]
+            counts = np.bincount(known, minlength=chooser.analysis.class_count)
+            for group, ranked in chooser.ranked.items():
+                if counts[ranked[0]]:
+                    self.held[group].append((place, int(counts[ranked[0]])))
+                    self.holders[place].append((group, int(counts[ranked[0]])))
+
+    def width(self, place: int, kept: Mapping[Group, int]) -> int:
+        """Outputs of a layer when each group keeps so many of its free classes."""
+        outputs = self.layers[place].outputs
+        assert outputs is not None
+        lost = sum(
+            (len(self.chooser.ranked[group]) - kept[group]) * each
+            for group, each in self.holders[place]
+        )
+        return len(outputs) - lost
+
+    def nearest(self, group: Group, kept: Mapping[Group, int]) -> int:
+        """How many classes the group should keep instead; a group that loses none is left so."""
+        whole = len(self.chooser.ranked[group])
+        if kept[group] == whole:
+            return whole
+        widths = [(place, each, self.width(place, kept)) for place, each in self.held[group]]
+        moves = {0}
+        for place, each, width in widths:
+            target = self.round_width(width, self.layers[place].kind)
+            moves.add(-((width - target) // each))
+        least = self.chooser.least(group)
+        moves = {min(max(move, least - kept[group]), whole - kept[group]) for move in moves}
+        return kept[group] + max(
+            moves, key=lambda move: (self._work(widths, move), -abs(move), move)
+        )
+
+    def _work(self, widths: list[tuple[int, int, int]], move: int) -> float:
+        """Multiply-adds of the layers that are on the grid after the move."""
+        total = 0.0
+        for place, each, width in widths:
+            layer, moved = self.layers[place], width + move * each
+            if moved > 0 and self.round_width(moved, layer.kind) == moved:
+                total += max(layer.macs, 1.0)
+        return total
