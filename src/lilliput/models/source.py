@@ -139,7 +139,7 @@ def network_of(
         own, edits = saved.module, saved.edits
         inputs = inputs or saved.inputs
         preprocessing = preprocessing or saved.preprocessing
-        notes += (f"{len(edits)} saved changes were replayed",) if edits else ()
+        notes += (f"saved changes replayed: {len(edits)}",) if edits else ()
     elif weights is not None:
         notes += load_weights(own, read_weights(weights), str(weights))
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in own.parameters()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise _unreadable(path, str(error)) from error
 
@@ -99,13 +102,13 @@ def _unreadable(path: Path, reason: str) -> Refused:
             f"{str(path)!r} is a TorchScript program, not a state dict",
             hint="save `module.state_dict()` with safetensors instead",
         )
-    named = re.search(r"GLOBAL ([\w.]+)|class \"?([\w.]+)\"?|`([\w.]+)`", reason)
+    named = re.search(r"GLOBAL ([\w.]+)", reason)
     if "weights_only" not in reason.lower() and "weights only" not in reason.lower():
         return Refused(f"{str(path)!r} is not a torch file ({reason.splitlines()[0][:120]})")
-    what = next((g for g in named.groups() if g), "an object") if named else "an object"
+    what = repr(named[1]) if named else "an object"
     new = path.with_suffix(".safetensors").name
     return Refused(
-        f"{str(path)!r} is a pickle that would run code to make {what!r}; it was not opened",
+        f"{str(path)!r} is a pickle that would run code to make {what}; it was not opened",
         hint='where you trust the file, convert it once: python -c "import torch; from '
         f"safetensors.torch import save_model; save_model(torch.load('{path.name}', "
         f"weights_only=False), '{new}')\"  (save_file, if it holds a dict of tensors)",

@@ -1,0 +1,195 @@
+"""From what a user has to a network that runs: the same whatever it was wrapped in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lilliput.artifact import Artifact, TensorSpec
+from lilliput.data.dataset import Dataset, Split
+from lilliput.errors import LilliputError, Refused
+from lilliput.export.onnx_file import export_network
+from lilliput.models.source import ModelSpec, load_model, load_network, network_of
+from lilliput.network import Network
+from lilliput.preprocessing import IDENTITY, Preprocessing
+
+CODE = """
+import torch
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+def half():
+    return build().half()
+"""
+
+
+def build() -> nn.Module:
+    torch.manual_seed(4)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    )
+
+
+def out(network: Network) -> Tensor:
+    with torch.no_grad():
+        return network.module(*network.example(3))
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    path = tmp_path / "small_net.py"
+    path.write_text(CODE)
+    return path
+
+
+@pytest.fixture
+def pictures() -> Dataset:
+    rng = np.random.default_rng(0)
+    return Dataset("p", train=Split(rng.integers(0, 256, (6, 10, 12, 3), np.uint8)))
+
+
+def test_code_weights_and_data(code: Path, tmp_path: Path, pictures: Dataset) -> None:
+    trained = build()
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    network = load_network(f"{code}:build", weights=tmp_path / "w.safetensors", data=pictures)
+    assert network.name == "small_net"
+    assert network.inputs[0].shape == (None, 3, 10, 12)
+    assert network.preprocessing == Preprocessing(channels=3)
+    assert network.notes == ()
+    assert not network.module.training
+    assert all(p.requires_grad for p in network.module.parameters())
+    assert torch.equal(out(network), trained.eval()(*network.example(3)))
+
+
+def test_the_shape_that_is_told_goes_before_the_data(code: Path, pictures: Dataset) -> None:
+    told = (TensorSpec(name="x", shape=(None, 3, 16, 16)),)
+    network = load_network(f"{code}:build", inputs=told, data=pictures)
+    assert network.inputs == told
+    without = load_network(f"{code}:build", inputs=told)
+    assert without.preprocessing == IDENTITY
+    assert torch.equal(out(network), out(without))
+
+
+def test_nothing_says_what_shape(code: Path) -> None:
+    with pytest.raises(LilliputError, match=r"what shape 'small_net' takes\n.*--input-shape"):
+        load_network(f"{code}:build")
+
+
+def test_a_half_precision_model_is_computed_in_float32(code: Path, pictures: Dataset) -> None:
+    network = load_network(f"{code}:half", data=pictures)
+    assert network.name == "half"
+    assert network.notes == ("half-precision weights are computed in float32",)
+    assert out(network).dtype == torch.float32
+
+
+def test_the_module_given_is_never_touched(pictures: Dataset) -> None:
+    module = build().train()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    network = network_of(module, data=pictures)
+    with torch.no_grad():
+        network.module[0].weight.zero_()
+    assert module.training
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrapper", ["DataParallel", "DistributedDataParallel", "torch.compile"])
+def test_wrappers_come_off_and_change_nothing(
+    wrapper: str, one_process: None, pictures: Dataset, tmp_path: Path
+) -> None:
+    """users-ask 17: wrapped inputs give the same result as bare ones."""
+    bare = build()
+    wrapped = {
+        "DataParallel": nn.DataParallel,
+        "DistributedDataParallel": nn.parallel.DistributedDataParallel,
+        "torch.compile": torch.compile,
+    }[wrapper](bare)
+    plain, unwrapped = network_of(bare, data=pictures), network_of(wrapped, data=pictures)
+    assert plain.notes == ()
+    assert unwrapped.notes == (f"{wrapper} was taken off",)
+    assert type(unwrapped.module) is nn.Sequential
+    assert torch.equal(out(plain), out(unwrapped))
+    first = export_network(plain, tmp_path / "a.onnx")
+    assert export_network(unwrapped, tmp_path / "b.onnx").sha256 == first.sha256
+
+
+def test_a_model_that_cannot_be_copied(pictures: Dataset) -> None:
+    module = build()
+    module.cached = module[0].weight * 2  # type: ignore[assignment]
+    with pytest.raises(LilliputError, match=r"cannot be copied.*\n.*register it as a buffer"):
+        network_of(module, data=pictures)
+
+
+def test_an_onnx_file_is_an_artifact(pictures: Dataset, tmp_path: Path) -> None:
+    path = export_network(network_of(build(), data=pictures), tmp_path / "net.onnx").path
+    loaded = load_model(ModelSpec(factory=str(path)))
+    assert isinstance(loaded, Artifact)
+    assert loaded.metadata.inputs[0].shape == (None, 3, 10, 12)
+    with pytest.raises(Refused, match="holds its weights; leave `weights` out"):
+        load_model(ModelSpec(factory=str(path), weights="w.pt"))
+    with pytest.raises(Refused, match=r"needs a torch network\n.*quantize"):
+        load_network(str(path))
+    path.write_bytes(b"cut short")
+    with pytest.raises(Refused, match="ONNX"):
+        load_model(ModelSpec(factory=str(path)))
+
+
+def test_a_recipes_model(code: Path, tmp_path: Path, pictures: Dataset) -> None:
+    save_file(build().state_dict(), tmp_path / "w.safetensors")
+    weights = str(tmp_path / "w.safetensors")
+    spec = ModelSpec(factory=f"{code}:build", weights=weights, inputs="x=3x9x9")
+    network = load_model(spec)
+    assert isinstance(network, Network)
+    assert network.inputs[0] == TensorSpec(name="x", shape=(None, 3, 9, 9), sample=(1, 3, 9, 9))
+    again = ModelSpec.model_validate(spec.model_dump(mode="json"))
+    assert again == spec
+    assert ModelSpec(factory="a:b", inputs=["3x9x9"]).inputs[0].shape == (None, 3, 9, 9)
+    with pytest.raises(ValueError, match="inputs"):
+        ModelSpec.model_validate({"factory": "a:b", "inputs": 7})
+    from_data = load_model(ModelSpec(factory=f"{code}:build", weights=weights), data=pictures)
+    assert isinstance(from_data, Network)
+    assert from_data.inputs[0].shape == (None, 3, 10, 12)
+
+
+def test_two_loads_are_equal_in_fresh_processes(code: Path) -> None:
+    """users-ask 34: the same seed gives the same network, in every process."""
+    script = (
+        "import sys, torch\n"
+        "from lilliput.models.source import load_network\n"
+        "from lilliput.models.inputs import parse_input\n"
+        "n = load_network(sys.argv[1], inputs=(parse_input('3x8x8'),))\n"
+        "print(n.module[0].weight.sum().item())\n"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", script, f"{code}:build"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1] != ""
