@@ -1,0 +1,69 @@
+"""The code that loads a file and feeds it as it was measured, ready to be copied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lilliput.artifact import Artifact
+from lilliput.preprocessing import Preprocessing
+
+
+def loading_line(path: Path, runtime: str = "onnxruntime") -> str:
+    """The one line that opens the file in its runtime."""
+    if runtime == "openvino":
+        return f"network = openvino.Core().compile_model({str(path)!r}, 'CPU')"
+    return f"session = onnxruntime.InferenceSession({str(path)!r})"
+
+
+def loading_code(path: Path, artifact: Artifact, runtime: str = "onnxruntime") -> str:
+    """A whole program: open the file, turn pictures into its input, run it.
+
+    Args:
+        path: Where the file is.
+        artifact: Its description: preprocessing and inputs are read from it.
+        runtime: The target's; "openvino" gives OpenVINO's calls, any other ONNX Runtime's.
+    """
+    name = "openvino" if runtime == "openvino" else "onnxruntime"
+    inputs = artifact.metadata.inputs
+    entry = inputs[0].name if inputs else "input"
+    run = {
+        "onnxruntime": f"outputs = session.run(None, {{{entry!r}: x}})",
+        "openvino": f"outputs = network({{{entry!r}: x}})",
+    }
+    lines = [
+        "import numpy as np",
+        f"import {name}",
+        "",
+        loading_line(path, runtime),
+        *_input_lines(artifact),
+        run[name],
+    ]
+    return "\n".join(lines)
+
+
+def _input_lines(artifact: Artifact) -> list[str]:
+    preprocessing, inputs = artifact.metadata.preprocessing, artifact.metadata.inputs
+    shape = inputs[0].concrete(1) if inputs else (1,)
+    if preprocessing is None or len(shape) != 4:
+        dtype = inputs[0].dtype if inputs else "float32"
+        return [f"x = np.zeros({shape}, np.{dtype})  # your input"]
+    height, width = preprocessing.size or shape[2:]
+    pictures = (1, height, width, preprocessing.channels)
+    return [
+        f"pictures = np.zeros({pictures}, np.uint8)  # yours: (N, height, width, channels), 0..255",
+        f"x = {_formula(preprocessing)}",
+        "x = np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.float32)",
+    ]
+
+
+def _formula(preprocessing: Preprocessing) -> str:
+    text = "pictures"
+    if preprocessing.scale != 1.0:
+        whole = 1.0 / preprocessing.scale
+        exact = abs(whole - round(whole)) < 1e-9
+        text += f" / {round(whole)}" if exact else f" * {preprocessing.scale!r}"
+    if any(preprocessing.mean):
+        text = f"({text} - np.array({list(preprocessing.mean)}))"
+    if any(value != 1.0 for value in preprocessing.std):
+        text = f"({text}) / np.array({list(preprocessing.std)})"
+    return text

@@ -1,0 +1,151 @@
+"""All that a report says of a run, worked out once for every form of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lilliput.budget import Budget, Miss
+from lilliput.runs.folder import RunFolder
+from lilliput.runs.front import pareto, recommend, what_would_reach
+from lilliput.runs.history import History
+from lilliput.runs.record import Record, sha256_of
+from lilliput.runs.rows import Row, rows_of
+from lilliput.target import Target
+
+SAME_MACHINE = ("cpu", "isa", "versions")
+"""What must not change between the sessions of a run for its figures to be compared."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run, told from its journal; files are looked at only to see whether they are unchanged."""
+
+    path: Path
+    history: History
+    budget: Budget
+    target: Target
+    environment: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    front: tuple[Record, ...]
+    best: Record | None
+    missed: tuple[Miss, ...]
+    reach: str
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Summary:
+        """Replay the journal of this run.
+
+        Raises:
+            LilliputError: A line of the journal was changed.
+        """
+        history, budget = run.history(), run.budget()
+        front = pareto(history.files)
+        best, missed = recommend(front, budget)
+        rows = rows_of(
+            history.files, front={r.id for r in front}, best=best.id if best is not None else None
+        )
+        return cls(
+            path=run.path,
+            history=history,
+            budget=budget,
+            target=_target(run.settings().get("target")),
+            environment=run.environment(),
+            rows=rows,
+            front=front,
+            best=best,
+            missed=missed,
+            reach=what_would_reach(front, budget),
+            warnings=tuple(_warnings(run, history, rows, budget)),
+        )
+
+    @property
+    def best_file(self) -> Path | None:
+        """The recommended file: its copy at the top of the run's folder once that is there."""
+        if self.best is None or self.best.artifact is None:
+            return None
+        copy = self.path / f"best{self.best.artifact.path.suffix}"
+        return copy if copy.exists() else self.path / self.best.artifact.path
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Where, on what and how the figures were taken."""
+        machine = {
+            key: self.environment.get(key)
+            for key in ("cpu", "isa", "cores", "usable_cores", "governor", "os", "python")
+        }
+        timed = [row.figures["latency"].conditions for row in self.rows if "latency" in row.figures]
+        return {
+            "target": self.target.label,
+            "threads": self.target.threads,
+            "machine": {k: v for k, v in machine.items() if v is not None},
+            "versions": self.environment.get("versions", {}),
+            "command": self.environment.get("command", ""),
+            "folder": self.environment.get("folder", ""),
+            "seed": self.history.seed,
+            "data": {k: v for k, v in self.history.data.items() if k != "seed"},
+            "other_load_cores": _most(timed, "other_load_cores"),
+            "noise_floor": _most(timed, "noise_floor"),
+            "began": self.history.began,
+            "ended": self.history.ended,
+            "sessions": len(self.history.sessions),
+            "limits": self.budget.limits(),
+        }
+
+
+def _target(plain: Any) -> Target:
+    try:
+        return Target.parse(plain) if isinstance(plain, str) else Target.model_validate(plain or {})
+    except (ValidationError, ValueError):
+        return Target()
+
+
+def _most(timed: list[dict[str, Any]], name: str) -> float | None:
+    found = [float(c[name]) for c in timed if isinstance(c.get(name), (int, float))]
+    return max(found, default=None)
+
+
+def _warnings(
+    run: RunFolder, history: History, rows: tuple[Row, ...], budget: Budget
+) -> Iterator[str]:
+    """What a reader must know before believing the figures."""
+    if history.data.get("synthetic"):
+        yield (
+            "The data is random: speed and size are real, and no figure of quality means anything."
+        )
+    if why := str(history.data.get("validation_from_test") or ""):
+        yield f"{why[0].upper()}{why[1:].rstrip('.')}."
+    if history.finished is None:
+        yield "The run is not finished: these are the files so far."
+    first = history.sessions[0] if history.sessions else {}
+    for number, session in enumerate(history.sessions[1:], 2):
+        differing = [key for key in SAME_MACHINE if session.get(key) != first.get(key)]
+        if differing:
+            yield f"Session {number} ran elsewhere ({', '.join(differing)} differ from the first)."
+    for row in rows:
+        drop = row.figures.get("test_drop")
+        if row.recommended and drop is not None and _beyond(drop.value, budget.max_drop):
+            yield (
+                f"On the test split {row.path.name} loses {drop}, more than the limit of "
+                f"{budget.max_drop:g}; it was chosen on validation."
+            )
+    yield from _changed_files(run, history)
+
+
+def _beyond(value: float, limit: float | None) -> bool:
+    return limit is not None and value > limit
+
+
+def _changed_files(run: RunFolder, history: History) -> Iterator[str]:
+    for record in history.files:
+        assert record.artifact is not None
+        path = run.path / record.artifact.path
+        if not path.exists():
+            yield f"{record.artifact.path} is gone; its row tells what it was."
+        elif sha256_of(path) != record.artifact.sha256:
+            yield f"{record.artifact.path} was changed since; its row tells what it was."
