@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -34,7 +34,7 @@ def drop_identities(graph: Graph, shared: Shared) -> None:
         else:
             aliases[name] = source
     graph.drop(unneeded)
-    _read_through(graph, aliases)
+    graph.rename(aliases)
     _name_outputs_directly(graph)
 
 
@@ -66,7 +66,8 @@ BROADCASTS = {"Add", "Sub", "Mul", "Div"}
 def drop_expands(graph: Graph) -> None:
     """`a * b.expand_as(a)` is `a * b`: arithmetic expands by itself, without copying first."""
     users, producers = graph.users(), graph.producers()
-    needless = []
+    needless: list[NodeProto] = []
+    aliases: dict[str, str] = {}
     for node in graph.nodes:
         if node.op_type != "Expand" or node.output[0] in graph.output_names:
             continue
@@ -75,9 +76,10 @@ def drop_expands(graph: Graph) -> None:
             continue
         readers, whole = users.get(node.output[0], []), shape.input[0]
         if readers and all(r.op_type in BROADCASTS and whole in r.input for r in readers):
-            _read_through(graph, {node.output[0]: node.input[0]})
+            aliases[node.output[0]] = node.input[0]
             needless.append(node)
     graph.drop(needless)
+    graph.rename(aliases)
 
 
 def slice_bounds(graph: Graph, node: NodeProto) -> tuple[Array, Array, Array, Array] | None:
@@ -89,13 +91,6 @@ def slice_bounds(graph: Graph, node: NodeProto) -> tuple[Array, Array, Array, Ar
     steps = np.asarray(values[3], np.int64) if len(values) > 3 else np.ones_like(starts)
     # A negative axis may be the same axis as a positive one: without the rank nobody knows.
     return None if (axes < 0).any() else (starts, ends, axes, steps)
-
-
-def _read_through(graph: Graph, aliases: Mapping[str, str]) -> None:
-    for node in graph.nodes:
-        for position, name in enumerate(node.input):
-            if name in aliases:
-                node.input[position] = aliases[name]
 
 
 def _name_outputs_directly(graph: Graph) -> None:
