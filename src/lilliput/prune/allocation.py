@@ -210,10 +210,11 @@ class _Grid:
         )
 
     def _work(self, widths: list[tuple[int, int, int]], move: int) -> float:
-        """Multiply-adds of the layers that are on the grid after the move."""
+        """Multiply-adds of the layers that are on the grid, or whole, after the move."""
         total = 0.0
         for place, each, width in widths:
             layer, moved = self.layers[place], width + move * each
-            if moved > 0 and self.round_width(moved, layer.kind) == moved:
+            whole = moved == len(self.layers[place].outputs)  # type: ignore[arg-type]
+            if whole or (moved > 0 and self.round_width(moved, layer.kind) == moved):
                 total += max(layer.macs, 1.0)
         return total

@@ -104,14 +104,24 @@ def repairer(context: Context, images: int) -> Repair:
 def examples(
     network: Network, context: Context, count: int, size: int
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """(inputs, targets) of training examples drawn without repetition by the run's seed."""
+    """(inputs, targets) of about `count` training examples, drawn by the run's seed.
+
+    Training batches, not whole pictures: for tasks on pictures of many sizes those are patches.
+    """
     split = context.data.split("train")
-    picked = context.rng("prune", "examples").permutation(len(split))[:count]
-    batches = context.task.batches(
-        split.take(picked), network.preprocessing, size, layout=context.data.layout
+    batches = context.task.training_batches(
+        split,
+        network.preprocessing,
+        min(size, count, len(split)),
+        context.rng("prune", "examples"),
+        layout=context.data.layout,
     )
+    seen = 0
     for batch in batches:
         yield batch.inputs, batch.targets
+        seen += len(batch.inputs[0])
+        if seen >= count:
+            return
 
 
 def grid(context: Context, multiple_of: int | Literal["auto"]) -> RoundWidth | None:
