@@ -6,6 +6,7 @@ Multiply-adds are an estimate of work, never of time: they are marked so whereve
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,11 +91,8 @@ def file_cost(path: Path | str) -> Cost:
         raise LilliputError(f"the cost of {path.name!r} is unknown", hint="give an .onnx file")
     model = onnx.load(str(path))
     batch = concrete_inputs(model, path)
-    shapes = inferred_shapes(model)
-    makers = {name: node for node in model.graph.node for name in node.output}
-    layers = tuple(
-        layer_cost(node, shapes, makers) for node in model.graph.node if node.op_type in WEIGHTED
-    )
+    known = Known.of(model)
+    layers = tuple(layer_cost(n, known) for n in model.graph.node if n.op_type in WEIGHTED)
     return Cost(
         macs=sum(layer.macs for layer in layers) / batch,
         params=count_params(model),
@@ -163,13 +161,52 @@ def layer_kind(*, op: str, kernel: tuple[int, ...], groups: int, inputs: int) ->
     return f"transposed{shape}" if op == "ConvTranspose" else f"conv{shape}"
 
 
-def layer_cost(
-    node: onnx.NodeProto, shapes: dict[str, Shape], makers: dict[str, onnx.NodeProto]
-) -> LayerCost:
-    """The cost of one weighted operator, given the shapes of its tensors and who makes them."""
+@dataclass(frozen=True)
+class Known:
+    """What is known of a graph's tensors: their shapes, who makes them, which are stored."""
+
+    shapes: dict[str, Shape]
+    makers: dict[str, onnx.NodeProto]
+    stored: frozenset[str]
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> Known:
+        graph = model.graph
+        return cls(
+            shapes=inferred_shapes(model),
+            makers={name: node for node in graph.node for name in node.output},
+            stored=frozenset(tensor.name for tensor in graph.initializer),
+        )
+
+    def shape(self, name: str, node: onnx.NodeProto) -> tuple[int, ...]:
+        """The shape without free sizes, or an error naming the operator."""
+        shape = self.shapes.get(name)
+        if shape is None or None in shape:
+            raise LilliputError(
+                f"the shapes around {node.op_type} {node.name or node.output[0]!r} are unknown",
+                hint="export the network with fixed sizes, or name its sample shape in the "
+                "metadata",
+            )
+        return tuple(int(size or 0) for size in shape)
+
+    def quantized(self, name: str) -> bool:
+        """Whether a tensor comes out of a DequantizeLinear: its reader is meant to be int8."""
+        return name in self.makers and self.makers[name].op_type == "DequantizeLinear"
+
+    def is_stored(self, name: str) -> bool:
+        """Whether a tensor is a stored weight, perhaps behind a DequantizeLinear."""
+        while name in self.makers and self.makers[name].op_type in _PASSING:
+            name = self.makers[name].input[0]
+        return name in self.stored or (
+            name in self.makers and self.makers[name].op_type == "Constant"
+        )
+
+
+def layer_cost(node: onnx.NodeProto, known: Known) -> LayerCost:
+    """The cost of one weighted operator."""
     weight_at, data_at = WEIGHTED[node.op_type]
     weight, data, made = (
-        _known(shapes.get(name), node)
+        known.shape(name, node)
         for name in (node.input[weight_at], node.input[data_at], node.output[0])
     )
     settings = {attribute.name: attribute.i for attribute in node.attribute}
@@ -186,8 +223,8 @@ def layer_cost(
         if settings.get("transB", 0):
             inputs, outputs = outputs, inputs
         macs = math.prod(made) * inputs
-    integer = node.op_type in INTEGER or _quantized(node.input[data_at], makers)
-    stored = _is_stored(node.input[weight_at], makers)
+    integer = node.op_type in INTEGER or known.quantized(node.input[data_at])
+    stored = known.is_stored(node.input[weight_at])
     moved = math.prod(data) + math.prod(weight) + math.prod(made)
     return LayerCost(
         name=node.name or node.output[0],
@@ -202,25 +239,3 @@ def layer_cost(
         bytes_moved=float((1 if integer else 4) * moved),
         precision="int8" if integer else "fp32",
     )
-
-
-def _known(shape: Shape | None, node: onnx.NodeProto) -> tuple[int, ...]:
-    """The shape without free sizes, or an error naming the operator."""
-    if shape is None or None in shape:
-        raise LilliputError(
-            f"the shapes around {node.op_type} {node.name or node.output[0]!r} are unknown",
-            hint="export the network with fixed sizes, or name its sample shape in the metadata",
-        )
-    return tuple(int(size or 0) for size in shape)
-
-
-def _quantized(name: str, makers: dict[str, onnx.NodeProto]) -> bool:
-    """Whether a tensor comes out of a DequantizeLinear: the layer is meant to run in int8."""
-    return name in makers and makers[name].op_type == "DequantizeLinear"
-
-
-def _is_stored(name: str, makers: dict[str, onnx.NodeProto]) -> bool:
-    """Whether a tensor is a stored weight, perhaps behind a DequantizeLinear."""
-    while name in makers and makers[name].op_type in _PASSING:
-        name = makers[name].input[0]
-    return name not in makers or makers[name].op_type == "Constant"

@@ -87,7 +87,7 @@ class Readings:
         return min((len(runs) for runs in self.runs.values()), default=0)
 
     def ratio(
-        self, name: str, reference: str, *, resamples: int = 2000
+        self, name: str, reference: str, *, resamples: int = 1000
     ) -> tuple[float, tuple[float, float]]:
         """Median time of `name` over that of `reference`, and its 95 % interval."""
         if name == reference:
@@ -119,7 +119,7 @@ class Readings:
         """Width of the widest interval of a ratio to the reference, relative to the ratio."""
         widths = [0.0]
         for name in self.runs:
-            value, (low, high) = self.ratio(name, reference, resamples=400)
+            value, (low, high) = self.ratio(name, reference, resamples=200)
             widths.append((high - low) / value)
         return max(widths)
 

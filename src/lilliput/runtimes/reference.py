@@ -22,10 +22,8 @@ class ReferenceSession:
     """A file evaluated in numpy. Its times say nothing about any device."""
 
     def __init__(self, path: Path) -> None:
-        from onnx.reference import ReferenceEvaluator
-
         start = time.perf_counter()
-        self._evaluator = ReferenceEvaluator(str(path))
+        self._evaluator = _evaluator(path)
         self.load_seconds = time.perf_counter() - start
         self.inputs, self.outputs = graph_specs(path)
         self.conditions: dict[str, Any] = {
@@ -91,6 +89,21 @@ class Reference:
     ) -> list[NodeTime]:
         """Empty: numpy's times would mislead."""
         return []
+
+
+def _evaluator(path: Path) -> Any:
+    """onnx's evaluator, with what it lacks: DequantizeLinear below opset 19."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+    from onnx.reference.ops import op_dequantize_linear
+
+    versions = [n for n in vars(op_dequantize_linear) if n.startswith("DequantizeLinear_")]
+    newest = max(versions, key=lambda name: int(name.rpartition("_")[2]))
+    base = getattr(op_dequantize_linear, newest)
+    dequantize = type("DequantizeLinear", (base,), {"op_domain": ""})
+    model = onnx.load(str(path))
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    return ReferenceEvaluator(model, new_ops=[dequantize] if opset < 19 else None)
 
 
 def graph_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
