@@ -13,29 +13,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lilliput.artifact import Artifact
+from lilliput.runs.result import RunResult
+
+from lilliput.artifact import Artifact, TensorSpec
 from lilliput.candidate import Candidate
 from lilliput.context import Context, Progress, SilentProgress
 from lilliput.data.dataset import Dataset
 from lilliput.data.sources import load_data
-from lilliput.errors import LilliputError
-from lilliput.measurement import Measurement
 from lilliput.meter.candidates import Yardstick, with_cost, with_latency
-from lilliput.models.source import load_network
+from lilliput.models.source import ModelSpec, load_model
 from lilliput.network import Network
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.front import label_gains, pareto, recommend
-from lilliput.runs.result import RunResult
-from lilliput.search.level import level_of_original
 from lilliput.staging import restore, run_stages, store
 from lilliput.steps.export import Export
 from lilliput.tasks import task_of
+from lilliput.tasks.base import Task
+from lilliput.unseen import with_unseen_validation
 
 MISSED = 3
 """Exit code of a run whose best file does not keep the budget."""
-
-TRAINING_STAGES = ("finetune", "distill", "shrink")
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,9 @@ def execute(recipe: Recipe, run: RunFolder, progress: Progress | None = None) ->
 
 def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
     """Load model and data, export the original, note what the figures will be taken on."""
-    task = task_of(recipe.task)
-    data = task.prepare(load_data(recipe.data.source, task=task, seed=recipe.seed,
-                                  **recipe.data.settings()))
-    original = load_original(recipe, data)
+    task = task_of(recipe.task.model_dump())
+    data = task.prepare(load_data(recipe.data.source, task=task, seed=recipe.seed))
+    original = load_original(recipe, task, data)
     context = Context(
         data=data,
         task=task,
@@ -82,27 +79,40 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
         journal=run.journal,
         progress=progress,
     )
-    run.journal.note("data", seed=recipe.seed, **describe(data))
+    data, why = with_unseen_validation(context)
+    context = replace(context, data=data)
+    if why:
+        progress.say(why)
+    run.journal.note("data", seed=recipe.seed, validation_from_test=why, **describe(data))
     return Prepared(context, original, _reference(original, context))
 
 
-def load_original(recipe: Recipe, data: Dataset) -> Candidate:
+def load_original(recipe: Recipe, task: Task, data: Dataset) -> Candidate:
     """The user's model as the first candidate: a torch network, or an ONNX file."""
-    loaded = load_network(
-        recipe.model.factory,
+    spec = ModelSpec(
+        factory=recipe.model.reference,
         weights=recipe.model.weights,
-        inputs=recipe.model.inputs,
+        inputs=_input_spec(recipe.model.input_shape),
         preprocessing=recipe.preprocessing,
-        data=data,
     )
+    loaded = load_model(spec, task=task, data=data)
     if isinstance(loaded, Network):
         return Candidate(id="original", network=loaded)
     return Candidate(id="original", artifact=loaded)
 
 
+def _input_spec(shape: tuple[int, ...] | None) -> tuple[TensorSpec, ...]:
+    """One input of the shape that the recipe gives, batch first and free."""
+    if shape is None:
+        return ()
+    return (TensorSpec(name="input", shape=(None, *shape[1:]), sample=shape),)
+
+
 def describe(data: Dataset) -> dict[str, Any]:
     """Name, numbers of examples and provenance, for the report's conditions."""
-    sizes = {name: len(getattr(data, name)) for name in ("train", "calibration", "validation", "test")}
+    sizes = {
+        name: len(getattr(data, name)) for name in ("train", "calibration", "validation", "test")
+    }
     return {"name": data.name, "examples": sizes, "synthetic": data.synthetic, **data.facts}
 
 
@@ -135,7 +145,7 @@ def measure(files: Sequence[Candidate], prepared: Prepared) -> list[Candidate]:
             reference.the_artifact(), context.data.split("validation"), context
         )
         judged = [
-            _held_to_level(yardstick.judge(c, context), context)
+            yardstick.judge(c, context)
             for c in context.progress.track(timed, label="scoring files")
         ]
         return {"candidates": [store(c, context) for c in label_gains(judged)]}
@@ -143,31 +153,6 @@ def measure(files: Sequence[Candidate], prepared: Prepared) -> list[Candidate]:
     ids = "+".join(c.id for c in files)
     done = context.journal.once(f"measured {ids}", work)
     return [restore(stored, context) for stored in done["candidates"]]
-
-
-def _held_to_level(candidate: Candidate, context: Context) -> Candidate:
-    """Replace the paired drop where the original knows the validation examples by heart."""
-    trained = any(name in entry for entry in candidate.history for name in TRAINING_STAGES)
-    if not trained or context.original.network is None or not len(context.data.test):
-        return candidate
-    level = level_of_original(context)
-    if not level.memorised:
-        return candidate
-    lost = level.drop(candidate.value("metric"))
-    half = _half_width(candidate.measurements["metric"])
-    return candidate.measured(
-        Measurement(
-            quantity="drop",
-            value=lost,
-            unit=context.task.metric.unit,
-            interval=(lost - half, lost + half),
-            conditions={"against": "the original's test score; it knows the validation examples"},
-        )
-    )
-
-
-def _half_width(figure: Measurement) -> float:
-    return 0.0 if figure.interval is None else (figure.interval[1] - figure.interval[0]) / 2
 
 
 def conclude(
@@ -209,13 +194,3 @@ def tested_once(wanted: Sequence[Candidate], prepared: Prepared) -> list[Candida
 
     key = "tested " + "+".join(c.id for c in wanted)
     return [restore(stored, context) for stored in context.journal.once(key, work)["candidates"]]
-
-
-def check_budget_reachable(context: Context, smallest_bytes: int) -> None:
-    """Refuse a size that even the smallest version of the network cannot reach."""
-    limit = context.budget.max_bytes
-    if limit is not None and smallest_bytes > limit:
-        raise LilliputError(
-            f"no version of this network fits {limit} bytes; the smallest has {smallest_bytes}",
-            hint=f"allow --max-size {smallest_bytes}",
-        )

@@ -11,7 +11,7 @@ from typing import Any
 
 from lilliput.budget import Budget
 from lilliput.data.dataset import Dataset
-from lilliput.errors import LilliputError, Refused
+from lilliput.errors import Refused
 from lilliput.network import Network
 from lilliput.prune import analyse, network_macs, removable_blocks, remove
 from lilliput.target import Target
@@ -92,7 +92,7 @@ def stages_for(
         shrink["epochs"] = epochs
     if time_budget_minutes is not None:
         shrink |= shrink_settings(time_budget_minutes)
-    return [{"shrink": shrink}, {"export": {}}, {"quantize": {}}]
+    return [{"shrink": shrink}, {"export": {}}]
 
 
 def shrink_settings(minutes: float) -> dict[str, Any]:
@@ -129,7 +129,9 @@ class Plan:
         lines.append(f"  data      {self.data.name}: {sizes}")
         limits = ", ".join(f"{k} ≤ {v:g}" for k, v in self.budget.limits().items())
         lines.append(f"  budget    {limits or 'none: the front spreads over speeds'}")
-        lines += [f"  stage     {name}: {settings}" for s in self.stages for name, settings in s.items()]
+        lines += [
+            f"  stage     {name}: {settings}" for s in self.stages for name, settings in s.items()
+        ]
         if self.minutes is not None:
             lines.append(f"  time      about {self.minutes:g} minutes")
         return "\n".join(lines)
@@ -138,21 +140,13 @@ class Plan:
 def _bounds_lines(bounds: Bounds) -> list[str]:
     return [
         f"  now       {format_count(bounds.macs)} MACs, {format_count(bounds.params)} weights",
-        f"  reachable {format_count(bounds.least_macs)} MACs, "
-        f"{format_count(bounds.least_params)} weights, {format_bytes(bounds.least_bytes)}",
+        (
+            f"  reachable {format_count(bounds.least_macs)} MACs, "
+            f"{format_count(bounds.least_params)} weights, {format_bytes(bounds.least_bytes)}"
+        ),
         f"  blocks    {len(bounds.blocks)} can be left out: {', '.join(bounds.blocks) or 'none'}",
-        f"  channels  {bounds.groups} groups can be cut, {bounds.frozen} are frozen "
-        "(`lilliput inspect` says why)",
+        (
+            f"  channels  {bounds.groups} groups can be cut, {bounds.frozen} are frozen "
+            "(`lilliput inspect` says why)"
+        ),
     ]
-
-
-def require_file_or_network(model: Network | object, stages: list[dict[str, Any]]) -> None:
-    """Say which stages cannot work on an ONNX file, before anything runs."""
-    if isinstance(model, Network):
-        return
-    wrong = [name for stage in stages for name in stage if name != "quantize"]
-    if wrong:
-        raise LilliputError(
-            f"{', '.join(wrong)} need the torch network; an .onnx file has lost what they change",
-            hint="give file.py:function with weights, or keep only `quantize`",
-        )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.errors import LilliputError
 from lilliput.measurement import Measurement
-from lilliput.meter.accuracy import metric_of, score_file
-from lilliput.models.session import TorchSession
+from lilliput.meter.accuracy import metric_of
+from lilliput.models.session import scores_in_torch
 from lilliput.models.store import load_saved, save_network
 from lilliput.network import Network
 from lilliput.runs.history import stage_key
@@ -129,14 +128,7 @@ def with_proxy_metric(candidate: Candidate, context: Context) -> Candidate:
     network, split = candidate.the_network(), context.data.validation
     if not len(split) or split.targets is None:
         return candidate
-    with closing(TorchSession(network)) as session:
-        scores = score_file(
-            session,
-            context.task,
-            split.head(PROXY_EXAMPLES),
-            network.preprocessing,
-            layout=context.data.layout,
-        )
+    scores = scores_in_torch(network, split.head(PROXY_EXAMPLES), context)
     figure = metric_of(scores, context.task.metric)
     proxy = figure.model_copy(update={"quantity": "proxy", "estimated": True})
     return candidate.measured(

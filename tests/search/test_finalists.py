@@ -7,7 +7,13 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilliput.search.finalists import Screened, next_finalist, recovery, undominated
+from lilliput.search.finalists import (
+    PRIOR_RECOVERY,
+    Screened,
+    next_finalist,
+    recovery,
+    undominated,
+)
 
 figures = st.floats(0.01, 10, allow_nan=False)
 architectures = st.lists(st.tuples(figures, figures, figures), min_size=1, max_size=12).map(
@@ -64,9 +70,17 @@ def test_without_a_limit_the_widest_gap_is_filled() -> None:
     assert second.cost in (0.0, 4.0)
 
 
-def test_recovery_forgets_the_prior_once_something_finished() -> None:
+def test_recovery_weighs_what_finished_against_the_prior_and_ignores_lossless_screens() -> None:
     found = [Screened("a", 1, 1, 4.0), Screened("b", 1, 1, 0.0)]
-    assert math.isclose(recovery(found, {"a": 1.0, "b": 0.4}), 0.25)
+    assert recovery(found, {}) == PRIOR_RECOVERY
+    assert math.isclose(recovery(found, {"a": 1.0, "b": 0.4}), (PRIOR_RECOVERY + 0.25) / 2)
+
+
+def test_one_lucky_training_does_not_make_hopeless_cuts_hopeful() -> None:
+    found = [Screened("a", 1, 1, 51.0), Screened("b", 2, 2, 3.5), Screened("c", 3, 3, 1.0)]
+    chosen = next_finalist(found, {"c": 0.0}, allowed_drop=0.9)
+    assert chosen is not None
+    assert chosen.key == "b"
 
 
 @given(architectures, st.floats(0, 5))

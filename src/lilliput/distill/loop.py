@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,20 +90,56 @@ def train(
     """
     if schedule.epochs == 0:
         return network.copy()
-    torch.set_num_threads(max(context.train_threads, 1))
     torch.manual_seed(context.derived_seed("train", key))
     job = _Job(network.copy(), terms, schedule, context, teacher)
     checkpoint = _Checkpoint(context.checkpoints, key)
-    start = checkpoint.restore(job)
-    for epoch in range(start, schedule.epochs):
-        began = time.perf_counter()
-        loss = job.run_epoch(epoch, source, label=f"train {key}")
-        checkpoint.save(job, epoch + 1)
-        if on_epoch is not None:
-            rate = schedule.rate((epoch + 1) / schedule.epochs)
-            seconds = time.perf_counter() - began
-            on_epoch(EpochFacts(epoch + 1, schedule.epochs, loss, rate, seconds))
+    with training_threads(context.train_threads):
+        for epoch in range(checkpoint.restore(job), schedule.epochs):
+            began = time.perf_counter()
+            loss = job.run_epoch(epoch, source, label=f"train {key}")
+            checkpoint.save(job, epoch + 1)
+            if on_epoch is not None:
+                rate = schedule.rate((epoch + 1) / schedule.epochs)
+                seconds = time.perf_counter() - began
+                on_epoch(EpochFacts(epoch + 1, schedule.epochs, loss, rate, seconds))
     return job.finished()
+
+
+@contextmanager
+def training_threads(count: int) -> Iterator[None]:
+    """This many threads inside; outside as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(count, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def best_thread_count(network: Network, source: Source, context: Context, *, most: int) -> int:
+    """1 or `most` threads, whichever trains this network faster on this machine right now.
+
+    Small networks, and any network beside a busy process, are slower with more threads.
+    """
+    if most <= 1:
+        return 1
+    inputs, _ = next(iter(source.epoch(context.rng("threads"))))
+    seconds: dict[int, float] = {}
+    for count in (most, 1, most, 1):
+        with training_threads(count):
+            seconds[count] = min(seconds.get(count, math.inf), _pace(network.copy(), inputs))
+    return min(seconds, key=lambda count: seconds[count])
+
+
+def _pace(network: Network, inputs: tuple[Tensor, ...]) -> float:
+    """Seconds of the second of two forward and backward passes."""
+    module = network.module.train()
+    began = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        loss = flat_outputs(module(*inputs))[0].float().square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    return time.perf_counter() - began
 
 
 class _Job:
@@ -232,7 +269,7 @@ def _in_format(module: nn.Module, memory_format: torch.memory_format) -> nn.Modu
 
 
 def _memory_format(network: Network) -> torch.memory_format:
-    """Channels-last makes convolutions on pictures a tenth to a third faster; others keep theirs."""
+    """Channels-last makes convolutions on pictures a tenth to a third faster, and only those."""
     pictures = all(len(spec.shape) == 4 for spec in network.inputs)
     return torch.channels_last if pictures else torch.contiguous_format
 
@@ -262,9 +299,3 @@ class _Checkpoint:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path)
-
-
-def batches_of(source: Source, context: Context, *names: object) -> Iterator[tuple[Tensor, ...]]:
-    """Inputs of one epoch in a seeded order, for statistics that need no truth."""
-    for inputs, _ in source.epoch(context.rng(*names)):
-        yield inputs

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from lilliput.artifact import TensorSpec
-from lilliput.data.dataset import Array
+from lilliput.context import Context
+from lilliput.data.dataset import Array, Split
+from lilliput.meter.accuracy import score_file
 from lilliput.network import Network, flat_outputs, output_names
 
 
@@ -49,3 +52,11 @@ class TorchSession:
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+def scores_in_torch(network: Network, split: Split, context: Context) -> NDArray[np.float64]:
+    """One score per example, from the torch network: to steer by, not to report."""
+    with closing(TorchSession(network)) as session:
+        return score_file(
+            session, context.task, split, network.preprocessing, layout=context.data.layout
+        )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 PRIOR_RECOVERY = 0.35
-"""Share of the screened loss that is left after a full training, until one has finished."""
+"""Share of the screened loss that is left after a full training, before any has finished."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ def undominated(architectures: Iterable[Screened]) -> list[Screened]:
 
 
 def recovery(screened: Sequence[Screened], final_drops: dict[str, float]) -> float:
-    """Mean share of the screened drop that full training left so far; the prior before that."""
+    """Mean share of the screened drop that full training left, the prior counting as one case."""
     observed = [
         max(final_drops[architecture.key], 0.0) / architecture.drop
         for architecture in screened
         if architecture.key in final_drops and architecture.drop > 0.05
     ]
-    return sum(observed) / len(observed) if observed else PRIOR_RECOVERY
+    return (PRIOR_RECOVERY + sum(observed)) / (1 + len(observed))
 
 
 def next_finalist(

@@ -6,34 +6,34 @@ search goes on where it was.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from lilliput.candidate import Candidate
 from lilliput.context import Context
+from lilliput.distill.loop import Schedule, best_thread_count, train
 from lilliput.distill.losses import Imitation, LossTerm, Truth
-from lilliput.distill.loop import Schedule, train
 from lilliput.distill.sources import Examples
 from lilliput.errors import LilliputError
 from lilliput.measurement import Measurement
-from lilliput.meter.accuracy import metric_of
 from lilliput.models.store import load_saved, save_network
 from lilliput.network import Network
-from lilliput.prune import analyse, removable_blocks, remove
+from lilliput.prune import removable_blocks, remove
 from lilliput.prune.batchnorm import reestimate
 from lilliput.prune.cost import network_macs
 from lilliput.prune.edits import remove_edit
 from lilliput.search.architectures import Architecture, block_chain, name_of, spread, unique
 from lilliput.search.finalists import Screened, undominated
-from lilliput.search.level import Level, scores_in_torch
+from lilliput.search.narrow import narrow
 from lilliput.search.probe import Probe, probe
+from lilliput.search.rungs import drop_in_torch, metric_in_torch
 
-SCREEN_EXAMPLES = 1000
+SCREEN_EXAMPLES = 2000
 """Validation examples that rank blocks and short trainings."""
 
 REPAIR_EXAMPLES = 512
@@ -60,12 +60,24 @@ class Training:
     imitation: float = 0.9
 
     def terms(self, context: Context, *, labelled: bool) -> list[LossTerm]:
-        imitation = Imitation(
-            context.task, self.imitation if labelled else 1.0, self.temperature
-        )
+        imitation = Imitation(context.task, self.imitation if labelled else 1.0, self.temperature)
         if not labelled:
             return [imitation]
         return [Truth(context.task, 1 - self.imitation), imitation]
+
+
+def with_best_threads(network: Network, batch_size: int, context: Context) -> Context:
+    """The context with as many threads as train this network fastest, up to those allowed.
+
+    The choice is journalled: sums depend on it in their last digits.
+    """
+
+    def work() -> dict[str, Any]:
+        source = Examples(context.data, context.task, network.preprocessing, batch_size)
+        most = context.train_threads
+        return {"threads": best_thread_count(network, source, context, most=most)}
+
+    return replace(context, train_threads=int(context.journal.once("threads", work)["threads"]))
 
 
 def considered_architectures(
@@ -86,8 +98,12 @@ def considered_architectures(
         prices = probe(networks, original, context)
         rows = [
             {
-                "architecture": {"key": a.key, "removed": a.removed, "narrowed": a.narrowed,
-                                 "edits": a.edits},
+                "architecture": {
+                    "key": a.key,
+                    "removed": a.removed,
+                    "narrowed": a.narrowed,
+                    "edits": a.edits,
+                },
                 "price": prices[a.key].model_dump(),
                 "macs": network_macs(networks[a.key]),
             }
@@ -125,9 +141,7 @@ def chosen_by_price(
     )[: max(count // 2, 1)]
     worthwhile = [c for c in kept if c.price.ratio < 1.0] or kept
     by_key = {c.architecture.key: c for c in worthwhile}
-    front = undominated(
-        Screened(key, c.price.ratio, float(c.macs)) for key, c in by_key.items()
-    )
+    front = undominated(Screened(key, c.price.ratio, float(c.macs)) for key, c in by_key.items())
     return [by_key[key] for key in spread([a.key for a in front], count)]
 
 
@@ -137,9 +151,7 @@ def _within(considered: Considered, context: Context) -> bool:
     return all(prices[name] <= limit for name, limit in limits.items() if name in prices)
 
 
-def _removals(
-    original: Network, context: Context, most: int | None
-) -> list[tuple[str, ...]]:
+def _removals(original: Network, context: Context, most: int | None) -> list[tuple[str, ...]]:
     """Sets of blocks to leave out, each one block larger than the last."""
     blocks = list(removable_blocks(original))
     if not blocks or most == 0:
@@ -148,24 +160,16 @@ def _removals(
     saved = {path: 1.0 - price.ratio for path, price in singles.items()}
     split = context.data.split("validation").head(SCREEN_EXAMPLES)
     batches = _repair_batches(original, context)
-    whole = _metric(original, split, context)
 
     def loss_without(gone: tuple[str, ...]) -> float:
         network = original
         for path in gone:
             network = remove(network, path)
-        lost = whole - _metric(reestimate(network, batches), split, context)
-        return lost if context.task.metric.higher_is_better else -lost
+        return drop_in_torch(reestimate(network, batches), split, context)
 
-    chain = block_chain(
-        blocks, saved, loss_without, most=len(blocks) if most is None else most
-    )
+    chain = block_chain(blocks, saved, loss_without, most=len(blocks) if most is None else most)
     label = "ranking blocks"
     return list(context.progress.track(chain, label=label, total=len(blocks)))
-
-
-def _metric(network: Network, split: Any, context: Context) -> float:
-    return metric_of(scores_in_torch(network, split, context), context.task.metric).value
 
 
 def _repair_batches(original: Network, context: Context) -> list[Any]:
@@ -200,7 +204,7 @@ def _narrowed(
 
 
 def screened_drops(
-    considered: Sequence[Considered], training: Training, level: Level, context: Context
+    considered: Sequence[Considered], training: Training, context: Context
 ) -> list[Screened]:
     """Each architecture after a short distillation; the pace of training is journalled too."""
     screened = []
@@ -209,21 +213,18 @@ def screened_drops(
         def work(one: Considered = one) -> dict[str, Any]:
             network, seconds = _short_training(one, training, context)
             split = context.data.split("validation").head(SCREEN_EXAMPLES)
-            metric = _metric(network, split, context)
+            lost = drop_in_torch(network, split, context)
             context.progress.say(
                 f"{one.architecture.key}: {one.price.ratio:.2f}× the time, "
-                f"{level.drop(metric):+.2f} {context.task.metric.unit} after a short training"
+                f"{lost:.2f} {context.task.metric.unit} lost after a short training"
             )
-            return {"metric": metric, "seconds_a_step": seconds}
+            return {"drop": lost, "seconds_a_step": seconds}
 
         key = one.architecture.key
         done = context.journal.once(f"screen {key}", work)
-        context.journal.once(
-            "pace of training", lambda done=done: {"seconds_a_step": done["seconds_a_step"]}
-        )
-        screened.append(
-            Screened(key, one.price.ratio, float(one.macs), level.drop(done["metric"]))
-        )
+        pace = {"seconds_a_step": done["seconds_a_step"]}
+        context.journal.once("pace of training", partial(dict, pace))
+        screened.append(Screened(key, one.price.ratio, float(one.macs), done["drop"]))
     return screened
 
 
@@ -248,14 +249,12 @@ class _Short:
         return min(self.count, self.source.steps())
 
 
-def _short_training(
-    one: Considered, training: Training, context: Context
-) -> tuple[Network, float]:
+def _short_training(one: Considered, training: Training, context: Context) -> tuple[Network, float]:
     teacher = context.original.the_network()
     network = reestimate(one.architecture.build(teacher), _repair_batches(teacher, context))
     source = Examples(context.data, context.task, network.preprocessing, training.batch_size)
     short = _Short(source, training.screen_steps)
-    began = time.perf_counter()
+    seconds: list[float] = []
     trained = train(
         network,
         training.terms(context, labelled=source.labelled),
@@ -264,14 +263,15 @@ def _short_training(
         context,
         key=f"screen {one.architecture.key}",
         teacher=teacher,
+        on_epoch=lambda facts: seconds.append(facts.seconds),
     )
-    return trained, (time.perf_counter() - began) / max(short.steps(), 1)
+    return trained, sum(seconds) / max(short.steps(), 1)
 
 
 def trained_in_full(
     one: Considered, training: Training, epochs: int, context: Context
 ) -> Candidate:
-    """The architecture distilled from the original, its proxy metric measured; stored for resume."""
+    """The architecture distilled from the original and judged in torch; stored for resume."""
     key, teacher = one.architecture.key, context.original.the_network()
     path = context.network_path(key)
 
@@ -288,22 +288,19 @@ def trained_in_full(
             teacher=teacher,
         )
         save_network(trained, path)
-        return {"proxy": _metric(trained, context.data.split("validation"), context)}
+        split = context.data.split("validation")
+        return {
+            "proxy": metric_in_torch(trained, split, context),
+            "proxy_drop": drop_in_torch(trained, split, context),
+        }
 
-    proxy = float(context.journal.once(f"train {key}", work)["proxy"])
-    metric = context.task.metric
+    done, unit = context.journal.once(f"train {key}", work), context.task.metric.unit
     return Candidate(
         id=key,
         network=load_saved(path, teacher.module),
         settings={"removed": list(one.architecture.removed), "narrowed": one.architecture.narrowed},
     ).measured(
-        Measurement(quantity="proxy", value=proxy, unit=metric.unit, estimated=True),
+        Measurement(quantity="proxy", value=done["proxy"], unit=unit, estimated=True),
+        Measurement(quantity="proxy_drop", value=done["proxy_drop"], unit=unit, estimated=True),
         Measurement(quantity="macs", value=one.macs, unit="MACs", estimated=True),
     )
-
-
-def narrow(
-    network: Network, share: float, protect: Sequence[str], context: Context
-) -> Network:
-    """Cut about `share` of all channels that can go, to widths that the target runs well."""
-    raise NotImplementedError

@@ -17,15 +17,20 @@ from pydantic import Field
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.search.finalists import Screened, next_finalist
-from lilliput.search.level import level_of_original
 from lilliput.search.shrinking import (
     Considered,
     Training,
     considered_architectures,
     screened_drops,
     trained_in_full,
+    with_best_threads,
 )
 from lilliput.steps.base import STAGES, Kind, Search
+
+QUICK_MINUTES = 5.0
+MOST_EPOCHS = 60
+MOST_STEPS = 3000
+"""A full training is never longer than either allows, whatever the time."""
 
 
 @STAGES.register("shrink")
@@ -41,7 +46,9 @@ class Shrink(Search):
     gives: ClassVar[Kind] = "network"
     source: ClassVar[str] = "screening on cheap rungs first; no paper"
 
-    most_blocks: int | None = Field(None, ge=0, description="most blocks to leave out; all if unset")
+    most_blocks: int | None = Field(
+        None, ge=0, description="most blocks to leave out; all if unset"
+    )
     widths: tuple[float, ...] = Field(
         (0.0, 0.25, 0.5), description="shares of channels to cut, each combined with the blocks"
     )
@@ -52,14 +59,15 @@ class Shrink(Search):
     epochs: int | None = Field(None, ge=0, description="of a full training; unset: as time allows")
     minutes: float | None = Field(None, gt=0, description="time for all full trainings together")
     learning_rate: float = Field(0.03, gt=0, description="peak of the cosine")
-    batch_size: int = Field(128, ge=1, description="examples a step")
+    batch_size: int | None = Field(None, ge=1, description="examples a step; unset: 16 to 128")
     reserve: float = Field(0.9, gt=0, le=1, description="share of max_drop that training may lose")
 
     def explore(self, candidate: Candidate, context: Context) -> Iterator[Candidate]:
         """The original, then each finalist as soon as it is trained."""
         yield candidate
-        level = level_of_original(context)
-        training = Training(self.learning_rate, self.batch_size, self.screen_steps)
+        size = self.batch_size or batch_size_for(len(context.data.train))
+        training = Training(self.learning_rate, size, self.screen_steps)
+        context = with_best_threads(candidate.the_network(), size, context)
         considered = considered_architectures(
             candidate.the_network(),
             context,
@@ -68,7 +76,7 @@ class Shrink(Search):
             protect=self.protect,
             count=self.architectures,
         )
-        screened = screened_drops(considered, training, level, context)
+        screened = screened_drops(considered, training, context)
         yield from self._finalists(candidate, considered, screened, training, context)
 
     def _finalists(
@@ -79,11 +87,10 @@ class Shrink(Search):
         training: Training,
         context: Context,
     ) -> Iterator[Candidate]:
-        level = level_of_original(context)
         by_key = {c.architecture.key: c for c in considered}
         allowed = context.budget.max_drop
         allowed = None if allowed is None else allowed * self.reserve
-        epochs = self._epochs(screened, context)
+        epochs = self._epochs(training, context)
         final: dict[str, float] = {}
         began = time.monotonic()
         while len(final) < self.finalists and not self._late(began, len(final)):
@@ -91,9 +98,9 @@ class Shrink(Search):
             if chosen is None:
                 return
             trained = trained_in_full(by_key[chosen.key], training, epochs, context)
-            final[chosen.key] = level.drop(trained.value("proxy"))
+            final[chosen.key] = trained.value("proxy_drop")
             context.progress.say(
-                f"{chosen.key}: {final[chosen.key]:+.2f} {context.task.metric.unit} lost "
+                f"{chosen.key}: {final[chosen.key]:.2f} {context.task.metric.unit} lost "
                 f"on validation after {epochs} epochs"
             )
             yield self._as_child(trained, original, epochs)
@@ -117,15 +124,25 @@ class Shrink(Search):
         spent = (time.monotonic() - began) / 60
         return spent + 0.5 * spent / finished > self.minutes
 
-    def _epochs(self, screened: list[Screened], context: Context) -> int:
+    def _epochs(self, training: Training, context: Context) -> int:
         """As set, or as many as the time allows, by the pace of the short trainings."""
         if self.epochs is not None:
             return self.epochs
 
         def work() -> dict[str, Any]:
             pace = context.journal.once("pace of training", lambda: {"seconds_a_step": 0.1})
-            steps = max(len(context.data.train) // self.batch_size, 1)
-            seconds = 60 * (self.minutes or 10.0) / self.finalists
-            return {"epochs": max(1, min(60, int(seconds / (steps * pace["seconds_a_step"]))))}
+            steps = max(len(context.data.train) // training.batch_size, 1)
+            seconds = 60 * (self.minutes or QUICK_MINUTES) / self.finalists
+            most = max(MOST_EPOCHS, MOST_STEPS // steps)
+            epochs = int(seconds / (steps * max(pace["seconds_a_step"], 1e-4)))
+            return {"epochs": min(max(epochs, 1), most)}
 
         return int(context.journal.once("epochs of a full training", work)["epochs"])
+
+
+def batch_size_for(examples: int) -> int:
+    """A power of two that gives an epoch of a small data set some thirty steps: 16 to 128."""
+    size = 16
+    while size < 128 and examples // (2 * size) >= 30:
+        size *= 2
+    return size

@@ -40,8 +40,11 @@ class Task(Protocol):
     torch, and they import it when called.
     """
 
-    name: str
-    metric: Metric
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def metric(self) -> Metric: ...
 
     def prepare(self, dataset: Dataset) -> Dataset:
         """Check that the data suits the task and add what can be derived (low-resolution inputs)."""
@@ -71,6 +74,9 @@ class Task(Protocol):
 
     def scores(self, outputs: Array, targets: Array) -> NDArray[np.float64]:
         """One score per example, (N,); their mean is the metric in its unit."""
+
+    def as_truth(self, outputs: Array) -> Array:
+        """A network's outputs in the form of targets, to stand in for a truth that is not known."""
 
     def agreement(self, ours: Array, reference: Array) -> tuple[str, float]:
         """How alike two networks' outputs are: ("top-1 agreement, %", 99.2) or ("PSNR, dB", 61.0)."""

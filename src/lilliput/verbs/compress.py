@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lilliput.runs.result import RunResult
+
 from lilliput.budget import Budget
 from lilliput.context import Progress, SilentProgress
-from lilliput.planning import Plan, make_plan
+from lilliput.data.sources import load_data
+from lilliput.meter.host import usable_cores
+from lilliput.planning import Plan, stages_for
 from lilliput.preprocessing import Preprocessing
-from lilliput.recipe import DataSpec, ModelSpec, Recipe
+from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
-from lilliput.runs.result import RunResult
-from lilliput.steps.base import STAGES, Stage
 from lilliput.target import Target
+from lilliput.tasks import task_of
+
+QUICK_MINUTES = 10.0
+"""Time for the whole where the user sets none."""
 
 
 def compress(
@@ -65,8 +71,74 @@ def compress(
         time_budget_minutes=time_budget_minutes,
         epochs=epochs,
     )
+    watched = progress or SilentProgress()
+    if time_budget_minutes is None and epochs is None:
+        watched.say("no --time-budget: a quick pass; more time finds better files")
+    check_goals(recipe)
     from lilliput.pipeline import execute
 
-    name = Path(model.rpartition(":")[0] or model).stem
-    with RunFolder.create(out, recipe, model_name=name) as run:
-        return execute(recipe, run, progress or SilentProgress())
+    with RunFolder.create(out, recipe, model_name=recipe.model.name) as run:
+        return execute(recipe, run, watched)
+
+
+def recipe_for(
+    model: str,
+    *,
+    weights: Path | str | None,
+    data: str,
+    task: str | dict[str, Any],
+    target: str | Target,
+    budget: Budget | None,
+    preprocessing: Preprocessing | None,
+    input_shape: tuple[int, ...] | None,
+    seed: int,
+    time_budget_minutes: float | None,
+    epochs: int | None,
+) -> Recipe:
+    """The recipe that these goals come to; it is what the run writes down, to be edited."""
+    is_file = model.endswith((".onnx", ".pt2"))
+    section = {"file" if is_file else "factory": model}
+    stages = stages_for(
+        time_budget_minutes=time_budget_minutes or QUICK_MINUTES,
+        epochs=epochs,
+        is_file=model.endswith(".onnx"),
+    )
+    plain = {
+        "model": {
+            **section,
+            "weights": None if weights is None else str(weights),
+            "input_shape": input_shape,
+        },
+        "data": {"source": data},
+        "task": task,
+        "preprocessing": preprocessing,
+        "target": target,
+        "budget": budget or Budget(),
+        "seed": seed,
+        "time_budget_minutes": time_budget_minutes,
+        "train_threads": usable_cores(),
+        "stages": stages,
+    }
+    return Recipe.model_validate(plain)
+
+
+def check_goals(recipe: Recipe) -> Plan:
+    """The plan of a recipe; refuses a budget that no cut can reach, before anything is spent."""
+    from lilliput.pipeline import load_original
+    from lilliput.planning import bounds_of, check_reachable
+
+    named = task_of(recipe.task.model_dump())
+    loaded = named.prepare(load_data(recipe.data.source, task=named, seed=recipe.seed))
+    original = load_original(recipe, named, loaded)
+    bounds = None if original.network is None else bounds_of(original.network)
+    if bounds is not None:
+        check_reachable(bounds, recipe.budget)
+    return Plan(
+        name=recipe.model.name,
+        bounds=bounds,
+        data=loaded,
+        target=recipe.target,
+        budget=recipe.budget,
+        stages=tuple(stage.described() for stage in recipe.stages),
+        minutes=recipe.time_budget_minutes or QUICK_MINUTES,
+    )
