@@ -31,6 +31,10 @@ class Export(Step):
         None, description="ONNX operator set; left out, the lowest that serves (13 or more)"
     )
 
+    def child_id(self, parent: str) -> str:
+        """`<parent>-fp32`: the float file of that network."""
+        return f"{parent}-fp32"
+
     def requires(self, candidate: Candidate, context: Context) -> None:  # noqa: ARG002
         """Refuses a candidate that is a file already, and an opset that nobody writes."""
         self.check_kind(candidate)
