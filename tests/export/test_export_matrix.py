@@ -88,6 +88,27 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[TensorSpec, ...], dict[str
         (image(),),
         {"BatchNormalization": 1},
     ),
+    "bn folds forward into what reads it": (
+        lambda: nn.Sequential(
+            normed(nn.GELU(), 3),
+            nn.Conv2d(3, 4, 1),
+            normed(nn.GELU(), 4),
+            nn.Conv2d(4, 6, 3, groups=2, bias=False),
+            normed(nn.GELU(), 6),
+            nn.Conv2d(6, 6, 3, groups=6),
+            nn.Flatten(),
+            nn.ReLU(),
+            nn.BatchNorm1d(96),
+            nn.Linear(96, 3),
+        ),
+        (image(),),
+        {"BatchNormalization": 0, "Conv": 3},
+    ),
+    "bn before padding stays": (
+        lambda: nn.Sequential(normed(nn.GELU(), 3), conv(3, 4)),
+        (image(),),
+        {"BatchNormalization": 1},
+    ),
     "one block used three times": (
         lambda: Made(shared_block, head=conv(3, 4), block=normed(conv(4, 4), 4)),
         (image(),),

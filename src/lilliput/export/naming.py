@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from onnx import NodeProto
 
-from lilliput.export.fold import FOLDED
+from lilliput.export.batchnorm import FOLDED
 from lilliput.export.graph import Graph
 
 ROLES = {

@@ -15,7 +15,8 @@ from torch import nn
 from lilliput.artifact import Artifact, ArtifactMetadata
 from lilliput.data.dataset import Array
 from lilliput.errors import LilliputError, Refused, VerificationFailed
-from lilliput.export.fold import fold_batchnorm, fold_constants
+from lilliput.export.batchnorm import fold_batchnorm, fold_batchnorm_forward
+from lilliput.export.fold import fold_constants
 from lilliput.export.graph import Graph
 from lilliput.export.naming import set_names
 from lilliput.export.padding import padding_into_convolutions, shortcuts_as_convolutions
@@ -179,6 +180,7 @@ def _tidy(
         shortcuts_as_convolutions(graph)
         padding_into_convolutions(graph)
         fold_batchnorm(graph)
+        fold_batchnorm_forward(graph)
     graph.prune_unused()
     modules = [path for path, _ in module.named_modules()]
     set_names(graph, state, modules, WRAPPER)
