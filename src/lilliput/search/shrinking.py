@@ -25,11 +25,12 @@ from lilliput.models.store import load_saved, save_network
 from lilliput.network import Network
 from lilliput.prune import removable_blocks, remove
 from lilliput.prune.batchnorm import reestimate
+from lilliput.prune.channels import Goal
 from lilliput.prune.cost import network_macs
 from lilliput.prune.edits import remove_edit
+from lilliput.prune.from_context import examples, shrink
 from lilliput.search.architectures import Architecture, block_chain, name_of, spread, unique
 from lilliput.search.finalists import Screened, undominated
-from lilliput.search.narrow import narrow
 from lilliput.search.probe import Probe, probe
 from lilliput.search.rungs import drop_in_torch, metric_in_torch
 
@@ -172,15 +173,8 @@ def _removals(original: Network, context: Context, most: int | None) -> list[tup
     return list(context.progress.track(chain, label=label, total=len(blocks)))
 
 
-def _repair_batches(original: Network, context: Context) -> list[Any]:
-    split = context.data.split("train").head(REPAIR_EXAMPLES)
-    size = min(128, len(split))
-    return [
-        batch.inputs
-        for batch in context.task.batches(
-            split, original.preprocessing, size, layout=context.data.layout
-        )
-    ]
+def _repair_batches(network: Network, context: Context) -> list[Any]:
+    return [x for x, _ in examples(network, context, REPAIR_EXAMPLES, 128)]
 
 
 def _narrowed(
@@ -197,10 +191,16 @@ def _narrowed(
         base = Architecture(name_of(removed, 0.0), removed, 0.0, edits).build(original)
         for share in widths:
             with suppress(LilliputError):
-                cut = narrow(base, share, protect, context) if share else base
+                cut = narrowed(base, share, protect, context) if share else base
                 own = cut.edits[len(original.edits) :]
                 found.append(Architecture(name_of(removed, share), removed, share, own))
     return found
+
+
+def narrowed(network: Network, share: float, protect: Sequence[str], context: Context) -> Network:
+    """The network with about `share` of its multiply-adds cut away, on the target's width grid."""
+    goal = Goal(max_macs=network_macs(network) * (1.0 - share))
+    return shrink(network, context, goal, protect=protect, bn_images=0)
 
 
 def screened_drops(

@@ -1,0 +1,23 @@
+"""Public test equipment: tiny awkward networks, tiny data, and the contracts of what plugs in.
+
+A package that adds a step, runtime or task inherits the contract's tests:
+
+    from lilliput.testing import StepContract
+
+    class TestMine(StepContract):
+        stages = (Mine(), Mine(strength=0.5))
+"""
+
+from __future__ import annotations
+
+from lilliput.testing.contracts import RuntimeContract, StepContract, TaskContract
+from lilliput.testing.tiny import tiny_context, tiny_data, tiny_network
+
+__all__ = [
+    "RuntimeContract",
+    "StepContract",
+    "TaskContract",
+    "tiny_context",
+    "tiny_data",
+    "tiny_network",
+]
