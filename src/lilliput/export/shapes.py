@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from math import prod
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -25,6 +25,7 @@ Vector = tuple[Size, ...]
 Operands = Sequence[Vector | None]
 Shapes = dict[str, Vector]
 
+LARGE = 1024
 PASSES = 3
 """A reshape that becomes constant reveals shapes behind it, which may make another constant."""
 
@@ -44,17 +45,17 @@ def settle_shapes(graph: Graph) -> None:
 
 def inferred_shapes(graph: Graph) -> Shapes:
     """What shape inference knows of every value; values that it knows nothing of are left out."""
-    model = graph.model()
-    # Weights only slow inference down; their shapes are what matters, and those are declared.
-    for tensor in model.graph.initializer:
-        if prod(tensor.dims) > 1024:
-            model.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
-    small = [t for t in model.graph.initializer if prod(t.dims) <= 1024]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(small)
-    done = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    # Large constants only slow inference down; their shapes are what matters.
+    large = {name: value for name, value in graph.constants.items() if value.size > LARGE}
+    declared = [
+        onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        )
+        for name, value in large.items()
+    ]
+    small = {name: value for name, value in graph.constants.items() if name not in large}
+    light = replace(graph, constants=small, inputs=[*graph.inputs, *declared])
+    done = onnx.shape_inference.infer_shapes(light.model(), data_prop=True)
     values = (*done.graph.value_info, *done.graph.input, *done.graph.output)
     found = {v.name: _dims(v) for v in values if v.type.tensor_type.HasField("shape")}
     constant = {name: tuple(value.shape) for name, value in graph.constants.items()}
