@@ -41,6 +41,7 @@ class OpenVinoSession:
             "threads": target.threads,
             "precision": _hint(self._compiled),
             "precision_asked": target.precision,
+            "pinned": False,
         }
 
     def run(self, feeds: Sequence[Array]) -> list[Array]:
@@ -126,6 +127,8 @@ def _compile(path: Path, target: Target, **more: Any) -> tuple[Any, float]:
     settings: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": target.threads,
         "PERFORMANCE_HINT": "LATENCY",
+        # A pinned thread cannot step aside for a neighbour: its times are the neighbour's.
+        "ENABLE_CPU_PINNING": False,
         **more,
     }
     if target.precision != "default":
