@@ -24,6 +24,7 @@ from lilliput.meter.candidates import Yardstick, with_cost, with_latency
 from lilliput.models.source import ModelSpec, load_model
 from lilliput.network import Network
 from lilliput.recipe import Recipe
+from lilliput.reports.files import write_report
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.front import label_gains, pareto, recommend
 from lilliput.staging import restore, run_stages, store
@@ -31,9 +32,6 @@ from lilliput.steps.export import Export
 from lilliput.tasks import task_of
 from lilliput.tasks.base import Task
 from lilliput.unseen import with_unseen_validation
-
-MISSED = 3
-"""Exit code of a run whose best file does not keep the budget."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +172,7 @@ def conclude(
         missed=[miss.model_dump() for miss in missed],
         seconds=round(seconds, 1),
     )
+    write_report(run)
     return RunResult.of(run)
 
 

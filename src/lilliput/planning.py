@@ -92,7 +92,7 @@ def stages_for(
         shrink["epochs"] = epochs
     if time_budget_minutes is not None:
         shrink |= shrink_settings(time_budget_minutes)
-    return [{"shrink": shrink}, {"export": {}}]
+    return [{"shrink": shrink}, {"export": {}}, {"quantize": {}}]
 
 
 def shrink_settings(minutes: float) -> dict[str, Any]:
