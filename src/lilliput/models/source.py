@@ -64,7 +64,7 @@ def load_model(
         return Artifact.of(spec.factory)
     return load_network(
         spec.factory,
-        weights=None if spec.weights is None else Path(spec.weights),
+        weights=spec.weights,
         inputs=spec.inputs or None,
         preprocessing=spec.preprocessing,
         task=task,
@@ -75,7 +75,7 @@ def load_model(
 def load_network(
     spec: str,
     *,
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     inputs: tuple[TensorSpec, ...] | None = None,
     preprocessing: Preprocessing | None = None,
     task: Task | None = None,
@@ -118,7 +118,7 @@ def load_network(
 def network_of(
     module: nn.Module,
     *,
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     inputs: Sequence[TensorSpec] | None = None,
     preprocessing: Preprocessing | None = None,
     task: Task | None = None,
@@ -130,6 +130,7 @@ def network_of(
     DataParallel, DistributedDataParallel and `torch.compile` wrappers come off, and are named in
     `notes`. The module itself is never changed.
     """
+    weights = None if weights is None else Path(weights)
     bare, wrappers = unwrap(module)
     notes = tuple(f"{wrapper} was taken off" for wrapper in wrappers)
     own = _copied(bare).to("cpu").eval()
