@@ -8,6 +8,7 @@ gives too.
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from typing import Any
 
@@ -29,6 +30,7 @@ from lilliput.verbs.resume import resume
 
 PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 MAX_DROP = 1.0
+WORTH_A_LINE = 5.0
 ORIGINAL = "original, fp32, ONNX Runtime"
 
 
@@ -80,7 +82,12 @@ class Log:
         self.options = options
 
     def track(self, items: Any, *, label: str, total: int | None = None) -> Any:
+        began = time.perf_counter()
         yield from items
+        seconds = time.perf_counter() - began
+        if seconds > WORTH_A_LINE:
+            of = f" ({total})" if total else ""
+            self.options.log(f"  {label}{of}: {seconds:.0f} s")
 
     def say(self, line: str) -> None:
         self.options.log(line)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from lilliput.network import Edit, Network
 from lilliput.prune.edits import replay
 
-EVALUATED_A_ROUND = 4
+EVALUATED_A_ROUND = 3
 """Blocks re-examined after each removal, best ones first; all are examined in the first round."""
 
 

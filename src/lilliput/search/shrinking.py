@@ -35,7 +35,10 @@ from lilliput.search.probe import Probe, probe
 from lilliput.search.rungs import drop_in_torch, metric_in_torch
 
 SCREEN_EXAMPLES = 2000
-"""Validation examples that rank blocks and short trainings."""
+"""Validation examples that judge a short training."""
+
+RANK_EXAMPLES = 500
+"""Validation examples that rank blocks: the differences are large, and there are many to rank."""
 
 REPAIR_EXAMPLES = 512
 """Training examples that batch-norm statistics are taken from before a block is judged."""
@@ -159,7 +162,7 @@ def _removals(original: Network, context: Context, most: int | None) -> list[tup
         return []
     singles = probe({path: remove(original, path) for path in blocks}, original, context)
     saved = {path: 1.0 - price.ratio for path, price in singles.items()}
-    split = context.data.split("validation").head(SCREEN_EXAMPLES)
+    split = context.data.split("validation").head(RANK_EXAMPLES)
     batches = _repair_batches(original, context)
 
     def loss_without(gone: tuple[str, ...]) -> float:
