@@ -1,0 +1,161 @@
+"""The training loop: it learns, repeats itself, survives a kill, and leaves others alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lilliput.distill.loop import (
+    EpochFacts,
+    Schedule,
+    best_thread_count,
+    make_optimizer,
+    train,
+    training_threads,
+)
+from lilliput.distill.losses import Hints, Imitation, Truth
+from lilliput.distill.sources import Examples
+from lilliput.errors import LilliputError
+from lilliput.network import Network
+from lilliput.testing import tiny_context, tiny_network
+
+SCHEDULE = Schedule(epochs=3, learning_rate=0.05)
+
+
+def source(context) -> Examples:  # type: ignore[no-untyped-def]
+    return Examples(context.data, context.task, tiny_network().preprocessing, 16)
+
+
+def weights(network: Network) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in network.module.parameters()])
+
+
+def test_training_lowers_the_loss_and_not_the_original(tmp_path: Path) -> None:
+    context, network = tiny_context(tmp_path), tiny_network()
+    before, seen = weights(network), list[EpochFacts]()
+    trained = train(
+        network,
+        [Truth(context.task)],
+        source(context),
+        replace(SCHEDULE, epochs=8),
+        context,
+        key="a",
+        on_epoch=seen.append,
+    )
+    assert seen[-1].loss < 0.7 * seen[0].loss
+    assert torch.equal(weights(network), before)
+    assert not torch.equal(weights(trained), before)
+    assert not trained.module.training
+
+
+def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
+    def trained(seed: int) -> torch.Tensor:
+        context = tiny_context(tmp_path, seed=seed)
+        terms = [Truth(context.task)]
+        return weights(train(tiny_network(), terms, source(context), SCHEDULE, context, key="a"))
+
+    assert torch.equal(trained(1), trained(1))
+    assert not torch.equal(trained(1), trained(2))
+
+
+def test_a_training_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def stop_after_two(facts: EpochFacts) -> None:
+        if facts.epoch == 2:
+            raise Killed
+
+    def run(folder: Path, on_epoch=None) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        context = tiny_context(tmp_path, checkpoints=folder)
+        terms = [Truth(context.task, 0.5), Imitation(context.task, 0.5)]
+        return weights(
+            train(
+                tiny_network(),
+                terms,
+                source(context),
+                replace(SCHEDULE, epochs=4),
+                context,
+                key="a",
+                teacher=tiny_network(seed=5),
+                on_epoch=on_epoch,
+            )
+        )
+
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", stop_after_two)
+    assert torch.equal(run(tmp_path / "killed"), run(tmp_path / "undisturbed"))
+
+
+def test_the_teacher_is_not_changed_and_adapters_are_not_kept(tmp_path: Path) -> None:
+    context, teacher = tiny_context(tmp_path), tiny_network(seed=3)
+    state = {k: v.clone() for k, v in teacher.module.state_dict().items()}
+    hints = Hints({"block1": (8, 8)}, weight=1.0)
+    trained = train(
+        tiny_network(),
+        [Imitation(context.task), hints],
+        source(context),
+        replace(SCHEDULE, epochs=1),
+        context,
+        key="a",
+        teacher=teacher,
+    )
+    assert all(torch.equal(v, state[k]) for k, v in teacher.module.state_dict().items())
+    assert trained.module.state_dict().keys() == tiny_network().module.state_dict().keys()
+
+
+def test_frozen_parameters_stay(tmp_path: Path) -> None:
+    context, network = tiny_context(tmp_path), tiny_network()
+    network.module.stem.weight.requires_grad_(False)  # type: ignore[union-attr]
+    before = network.module.stem.weight.clone()  # type: ignore[union-attr, operator]
+    trained = train(network, [Truth(context.task)], source(context), SCHEDULE, context, key="a")
+    assert torch.equal(trained.module.stem.weight, before)  # type: ignore[union-attr, arg-type]
+    assert not trained.module.stem.weight.requires_grad  # type: ignore[union-attr]
+
+
+def test_a_loss_that_explodes_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    context = tiny_context(tmp_path)
+    schedule = Schedule(epochs=4, learning_rate=1e20, clip=0.0)
+    with pytest.raises(LilliputError, match=r"the loss became (nan|inf)") as error:
+        train(tiny_network(), [Truth(context.task)], source(context), schedule, context, key="a")
+    assert "learning_rate" in str(error.value)
+
+
+def test_fewer_examples_than_a_batch_is_an_error(tmp_path: Path) -> None:
+    context = tiny_context(tmp_path)
+    large = replace(source(context), batch_size=500)
+    with pytest.raises(LilliputError, match="smaller than one batch"):
+        train(tiny_network(), [Truth(context.task)], large, SCHEDULE, context, key="a")
+
+
+def test_schedule_warms_up_and_ends_at_zero() -> None:
+    rates = [Schedule(10, 0.1, warmup=0.1).rate(share) for share in (0.0, 0.05, 0.1, 0.5, 1.0)]
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(0.1)
+    assert rates[2] > rates[3] > rates[4] == pytest.approx(0.0)
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    groups = make_optimizer(tiny_network().module, SCHEDULE).param_groups
+    decayed = {len(p.shape) for g in groups if g["weight_decay"] for p in g["params"]}
+    spared = {len(p.shape) for g in groups if not g["weight_decay"] for p in g["params"]}
+    assert decayed == {2, 4}
+    assert spared == {1}
+
+
+def test_a_network_without_parameters_cannot_train() -> None:
+    with pytest.raises(LilliputError, match="no trainable parameters"):
+        make_optimizer(nn.ReLU(), SCHEDULE)
+
+
+def test_threads_are_put_back_and_chosen_among_what_is_allowed(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    with training_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    context = tiny_context(tmp_path)
+    assert best_thread_count(tiny_network(), source(context), context, most=1) == 1
+    assert best_thread_count(tiny_network(), source(context), context, most=2) in (1, 2)
