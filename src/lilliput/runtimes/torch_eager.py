@@ -7,9 +7,7 @@ library is imported by its name: the device side of this package has no dependen
 from __future__ import annotations
 
 import importlib
-import json
 import time
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,23 +17,23 @@ from numpy.typing import NDArray
 
 from lilliput.artifact import TensorSpec
 from lilliput.data.dataset import Array
-from lilliput.errors import LilliputError, Refused
+from lilliput.errors import LilliputError
+from lilliput.pt2_io import check_program, tensors_only
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.runtimes.hosted import Hosted
 from lilliput.runtimes.opening import installed_version
 from lilliput.target import Target
-
-CONFIG_LIMIT = 1 << 26
 
 
 class TorchSession:
     """An exported program run by torch's interpreter of it."""
 
     def __init__(self, path: Path, target: Target) -> None:
-        refuse_pickles(path)
+        check_program(path)
         torch = importlib.import_module("torch")
         start = time.perf_counter()
-        program = torch.export.load(str(path))
+        with tensors_only():
+            program = torch.export.load(str(path))
         self._module = program.module()
         self.load_seconds = time.perf_counter() - start
         self._torch = torch
@@ -85,34 +83,6 @@ class TorchSession:
 def open_here(path: Path, target: Target) -> TorchSession:
     """Load the program in this process."""
     return TorchSession(path, target)
-
-
-def refuse_pickles(path: Path) -> None:
-    """Raise `Refused` if a `.pt2` file holds anything that only unpickling could open.
-
-    torch unpickles such entries without asking, and a pickle can run any code.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            configs = [n for n in archive.namelist() if n.endswith("_config.json")]
-            if not configs:
-                raise Refused(
-                    f"{path.name!r} is not a torch.export archive of torch 2.4 or newer",
-                    hint="save it with torch.export.save(torch.export.export(...), path)",
-                )
-            for name in configs:
-                if archive.getinfo(name).file_size > CONFIG_LIMIT:
-                    raise Refused(f"{path.name!r}: {name} is larger than any real one")
-                for tensor, entry in json.loads(archive.read(name)).get("config", {}).items():
-                    if entry.get("use_pickle"):
-                        raise Refused(
-                            f"{path.name!r} stores {tensor!r} as a pickle, which can run any code",
-                            hint="export the program with plain tensors only",
-                        )
-    except zipfile.BadZipFile:
-        raise LilliputError(
-            f"{path.name!r} is not a .pt2 file", hint="save it with torch.export.save"
-        ) from None
 
 
 def _inputs(program: Any) -> tuple[TensorSpec, ...]:
