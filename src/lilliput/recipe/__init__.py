@@ -1,6 +1,14 @@
 """A run as text: model, data, task, target, budget and stages, all mistakes told at once."""
 
-from lilliput.recipe.document import DataSection, ModelSection, Recipe, TaskSection
+from lilliput.recipe.document import DataSection, ModelSection, Recipe, TaskSection, model_name
 from lilliput.recipe.stages import build_stages, check_chain
 
-__all__ = ["DataSection", "ModelSection", "Recipe", "TaskSection", "build_stages", "check_chain"]
+__all__ = [
+    "DataSection",
+    "ModelSection",
+    "Recipe",
+    "TaskSection",
+    "build_stages",
+    "check_chain",
+    "model_name",
+]

@@ -28,6 +28,18 @@ from lilliput.recipe.text import recipe_text
 from lilliput.steps.base import STAGES, Kind, Stage
 from lilliput.target import Target
 
+PLAIN_NAMES = ("", "build", "make", "create", "model", "net", "network", "get_model", "main")
+"""Functions whose name says nothing of what they build."""
+
+
+def model_name(reference: str) -> str:
+    """`nets/resnet.py:resnet20` → `resnet20`; `nets/resnet.py:build`, `resnet.onnx` → `resnet`."""
+    place, _, function = reference.rpartition(":")
+    if not place or Path(reference).suffix.lower() in (".onnx", ".pt2"):
+        return Path(reference or "network").stem
+    stem = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
+    return stem if function in PLAIN_NAMES else function
+
 
 class ModelSection(Noun):
     """The network to be compressed; either `factory` or `file`."""
@@ -50,12 +62,8 @@ class ModelSection(Noun):
 
     @property
     def name(self) -> str:
-        """A short name for folders and tables: `nets/resnet.py:resnet20` → `resnet20`."""
-        if self.factory is None:
-            return Path(self.file or "network").stem
-        place, _, function = self.factory.rpartition(":")
-        stem = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
-        return stem if function in ("", "build", "make", "create", "model", "main") else function
+        """A short name for folders and tables."""
+        return model_name(self.reference)
 
     @property
     def kind(self) -> Kind:

@@ -82,8 +82,8 @@ class RunResult:
         return rows_of(self.candidates, front=front, best=self.best.id if self.best else None)
 
     def table(self) -> str:
-        """The front as text."""
-        return plain_table([row for row in self.rows if row.on_front or row.recommended])
+        """The front, and the original, as text."""
+        return plain_table([row for row in self.rows if row.worth_showing])
 
     def summary(self) -> str:
         """One sentence: what is recommended, or by how much the budget is missed."""
@@ -99,7 +99,7 @@ class RunResult:
         return f"{self.table()}\n{self.summary()}"
 
     def _repr_html_(self) -> str:
-        rows = [row for row in self.rows if row.on_front or row.recommended]
+        rows = [row for row in self.rows if row.worth_showing]
         head = "".join(f"<th>{html.escape(name)}</th>" for name in headers(rows, NARROW))
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(row.cells()[c])}</td>" for c in NARROW) + "</tr>"

@@ -42,9 +42,15 @@ class Row:
     split: str
     on_front: bool
     recommended: bool
+    original: bool
     precision: str
     made_by: str
     labels: tuple[str, ...]
+
+    @property
+    def worth_showing(self) -> bool:
+        """Whether it belongs into a short table: the front, the recommended one, the original."""
+        return self.on_front or self.recommended or self.original
 
     @property
     def verdict(self) -> str:
@@ -77,7 +83,7 @@ class Row:
             "MACs": _shown(self.figures.get("macs"), format_count),
             "weights": _shown(self.figures.get("params"), format_count),
             "precision": self.precision,
-            "made by": self.made_by,
+            "made by": "the original" if self.original else self.made_by,
             "remarks": "; ".join(self.remarks),
         }
 
@@ -145,6 +151,7 @@ def _row(file: FileLike, original: FileLike | None, *, on_front: bool, recommend
         split=split,
         on_front=on_front,
         recommended=recommended,
+        original=original is not None and file.id == original.id,
         precision=artifact.metadata.precision,
         made_by=made_by(file.history),
         labels=file.labels,

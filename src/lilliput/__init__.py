@@ -1,0 +1,115 @@
+"""From a trained network to a measured Pareto front of deployable files.
+
+The public names are loaded when they are first used, so that importing this costs next to nothing
+and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lilliput.artifact import Artifact
+    from lilliput.budget import Budget
+    from lilliput.candidate import Candidate
+    from lilliput.data.dataset import Dataset
+    from lilliput.errors import LilliputError
+    from lilliput.measurement import Measurement
+    from lilliput.models.store import load
+    from lilliput.network import Network
+    from lilliput.preprocessing import Preprocessing
+    from lilliput.recipe import Recipe
+    from lilliput.runs.result import RunResult
+    from lilliput.target import Target
+    from lilliput.verbs.check import check
+    from lilliput.verbs.compress import compress
+    from lilliput.verbs.doctor import doctor
+    from lilliput.verbs.evaluate import evaluate
+    from lilliput.verbs.explain import explain
+    from lilliput.verbs.inspect import inspect
+    from lilliput.verbs.list import list  # noqa: A004  # the verb's name
+    from lilliput.verbs.measure import measure
+    from lilliput.verbs.new import new
+    from lilliput.verbs.report import report
+    from lilliput.verbs.resume import resume
+    from lilliput.verbs.run import run
+
+VERBS = (
+    *("compress", "run", "resume", "check", "inspect", "measure"),
+    *("evaluate", "explain", "report", "list", "new", "doctor"),
+)
+_HOMES = {
+    **{verb: f"lilliput.verbs.{verb}" for verb in VERBS},
+    "Artifact": "lilliput.artifact",
+    "Budget": "lilliput.budget",
+    "Candidate": "lilliput.candidate",
+    "Dataset": "lilliput.data.dataset",
+    "LilliputError": "lilliput.errors",
+    "Measurement": "lilliput.measurement",
+    "Network": "lilliput.network",
+    "Preprocessing": "lilliput.preprocessing",
+    "Recipe": "lilliput.recipe",
+    "RunResult": "lilliput.runs.result",
+    "Target": "lilliput.target",
+    "load": "lilliput.models.store",
+}
+
+__all__ = [  # noqa: RUF022  # verbs in the order of a day's work, then nouns
+    "compress",
+    "run",
+    "resume",
+    "check",
+    "inspect",
+    "measure",
+    "evaluate",
+    "explain",
+    "report",
+    "list",
+    "new",
+    "doctor",
+    "load",
+    "Artifact",
+    "Budget",
+    "Candidate",
+    "Dataset",
+    "LilliputError",
+    "Measurement",
+    "Network",
+    "Preprocessing",
+    "Recipe",
+    "RunResult",
+    "Target",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lilliput")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lilliput' has no attribute {name!r}")
+    try:
+        found = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        _explain_missing(name, error)
+        raise
+    globals()[name] = found
+    return found
+
+
+def _explain_missing(name: str, error: ModuleNotFoundError) -> None:
+    """Say which part to install when a name needs one that is not there."""
+    needed = (error.name or "").partition(".")[0]
+    if needed in ("torch", "safetensors", "lightning_fabric"):
+        from lilliput.errors import Missing
+
+        raise Missing(
+            f"lilliput.{name} needs {needed}, which is not installed",
+            hint='pip install "lilliput[train]"',
+        ) from error
+
+
+def __dir__() -> tuple[str, ...]:
+    return (*sorted(__all__), "__version__")

@@ -1,0 +1,127 @@
+"""What a command prints: results to standard output, all else to standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lilliput.errors import LilliputError
+
+if TYPE_CHECKING:
+    from lilliput.runs.result import RunResult
+
+BUG = 1
+STOPPED = 130
+
+
+def show(result: Any, *, as_json: bool) -> None:
+    """Print a verb's result: its own text, or its plain values."""
+    if not as_json:
+        typer.echo(str(result))
+        return
+    if hasattr(result, "as_json"):
+        result = result.as_json()
+    elif hasattr(result, "model_dump"):
+        result = result.model_dump(mode="json")
+    typer.echo(json.dumps(result, indent=1, default=str))
+
+
+def conclude(result: RunResult, *, as_json: bool) -> int:
+    """Print what came of a run: table, recommended file, the line that loads it. Its exit code."""
+    from lilliput.reports import write_report
+    from lilliput.reports.snippet import loading_line
+    from lilliput.reports.summary import Summary
+    from lilliput.reports.table import show_rows
+    from lilliput.runs.folder import RunFolder
+
+    run = RunFolder.look(result.path)
+    report = write_report(run)
+    if as_json:
+        show(report.data, as_json=True)
+        return result.exit_code
+    from rich.console import Console
+
+    show_rows([row for row in result.rows if row.worth_showing], Console())
+    for warning in Summary.of(run).warnings:
+        typer.echo(f"note: {warning}")
+    if result.failures:
+        typer.echo(f"{len(result.failures)} attempts failed; the report says why")
+    typer.echo(result.summary())
+    if result.best_file is not None:
+        runtime = Summary.of(run).target.runtime
+        typer.echo(f"load it: {loading_line(result.best_file, runtime)}")
+    typer.echo(f"report: {report.path}")
+    return result.exit_code
+
+
+@contextmanager
+def stoppable(run: Path | None) -> Iterator[None]:
+    """Turn Ctrl-C into a sentence that says where what is done lies, and how to go on.
+
+    However a run ends, its report tells what is there.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        _report_so_far(run)
+        typer.echo(_stopped(run), err=True)
+        raise typer.Exit(STOPPED) from None
+    except LilliputError:
+        _report_so_far(run)
+        raise
+
+
+def _report_so_far(run: Path | None) -> None:
+    from lilliput.reports import write_report
+    from lilliput.runs.folder import RunFolder, is_run
+    from lilliput.runs.lock import holder
+
+    if run is not None and is_run(run) and holder(run) is None:
+        # What ended the run is what is told, not why there is no report of it.
+        with suppress(LilliputError, OSError):
+            write_report(RunFolder.look(run))
+
+
+def _stopped(run: Path | None) -> str:
+    from lilliput.runs.folder import is_run
+
+    if run is None or not is_run(run):
+        return "stopped"
+    again = f"lilliput resume {shlex.quote(str(run))}"
+    return f"stopped; what is done is in {run}; go on with: {again}"
+
+
+def tell(error: BaseException) -> int:
+    """Print an error as a person can use it; its exit code. LILLIPUT_DEBUG=1 shows all of it."""
+    if os.environ.get("LILLIPUT_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, LilliputError):
+        typer.echo(f"error: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, OSError):
+        place = f" ({error.filename})" if error.filename else ""
+        typer.echo(f"error: {error.strerror or error}{place}", err=True)
+        return BUG
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    typer.echo(f"error: {type(error).__name__}: {error}{place}", err=True)
+    typer.echo(
+        "  → this is a bug in lilliput, not your mistake; LILLIPUT_DEBUG=1 shows where it happened",
+        err=True,
+    )
+    return BUG
+
+
+def hush_broken_pipe() -> None:
+    """Stop without a word when whoever reads our output has gone (`lilliput list | head`)."""
+    # Python flushes standard output once more at exit, which would fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,141 @@
+"""How good is a file."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lilliput.artifact import Artifact
+from lilliput.context import Progress
+from lilliput.data.dataset import Dataset
+from lilliput.data.sources import load_data
+from lilliput.errors import Refused
+from lilliput.measurement import Measurement
+from lilliput.meter.accuracy import drop, metric_of, score_file
+from lilliput.preprocessing import IDENTITY, Preprocessing
+from lilliput.runtimes.opening import open_session
+from lilliput.target import Target
+from lilliput.tasks import task_of
+from lilliput.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A file's metric on a split with its interval; `drop` is what it loses against another."""
+
+    file: Path
+    metric: Measurement
+    drop: Measurement | None
+    split: str
+    data: str
+    target: Target
+    synthetic: bool
+
+    def __str__(self) -> str:
+        name = self.metric.conditions.get("metric", "metric")
+        count = self.metric.conditions.get("examples")
+        text = f"{self.file}: {name} {self.metric} on {count} {self.split} examples of {self.data}"
+        if self.drop is not None:
+            text += f"\nlost against the other file: {self.drop}"
+        if self.synthetic:
+            text += "\nthe data is random: this figure means nothing"
+        return f"{text}\n{self.target.label}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Every figure as plain values."""
+        return {
+            "file": str(self.file),
+            "metric": self.metric.model_dump(mode="json"),
+            "drop": None if self.drop is None else self.drop.model_dump(mode="json"),
+            "split": self.split,
+            "data": self.data,
+            "synthetic": self.synthetic,
+            "target": self.target.model_dump(mode="json"),
+        }
+
+
+def evaluate(
+    file: Path | str,
+    *,
+    data: str,
+    task: str | dict[str, Any] | None = None,
+    against: Path | str | None = None,
+    split: str = "test",
+    target: str | Target = "onnxruntime",
+    preprocessing: Preprocessing | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a file in its runtime on a whole split, test by default.
+
+    Args:
+        file: The file.
+        data: A folder, an `.npz`, a named set, or `module:function`.
+        task: Left out, the task that the file says it was made for.
+        against: Another file on the same examples; the drop is paired with it, one by one.
+        split: "test", "validation", "train" or "calibration".
+        target: A runtime's name, or a whole Target.
+        preprocessing: Left out, what the file says of itself.
+        seed: Of the split, where the source has none of its own.
+        progress: Watches.
+
+    Raises:
+        LilliputError: The data has no such split, or does not fit the file.
+        Refused: A file from elsewhere does not say what it was made for.
+    """
+    where = Target.parse(target) if isinstance(target, str) else target
+    artifact = Artifact.of(file)
+    named = _task(artifact, task)
+    examples = named.prepare(load_data(data, task=named, seed=seed))
+
+    def scores(scored: Artifact) -> NDArray[np.float64]:
+        how = preprocessing or _preprocessing(scored, examples)
+        with closing(open_session(scored.path, where)) as session:
+            return score_file(
+                session,
+                named,
+                examples.split(split),
+                how,
+                layout=examples.layout,
+                progress=progress,
+            )
+
+    ours = scores(artifact)
+    lost = None
+    if against is not None:
+        lost = drop(scores(Artifact.of(against)), ours, named.metric)
+    return Evaluation(
+        file=Path(file),
+        metric=metric_of(ours, named.metric),
+        drop=lost,
+        split=split,
+        data=examples.name,
+        target=where,
+        synthetic=examples.synthetic,
+    )
+
+
+def _task(artifact: Artifact, task: str | dict[str, Any] | None) -> Task:
+    settings = task or artifact.metadata.task
+    if not settings:
+        raise Refused(
+            f"{artifact.path.name} does not say what it was made for",
+            hint="say it: --task classification",
+        )
+    return task_of(settings)
+
+
+def _preprocessing(artifact: Artifact, data: Dataset) -> Preprocessing:
+    if artifact.metadata.preprocessing is not None:
+        return artifact.metadata.preprocessing
+    if data.layout != "image":
+        return IDENTITY
+    raise Refused(
+        f"{artifact.path.name} does not say how pictures become its input",
+        hint="say it: --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+    )

@@ -1,0 +1,99 @@
+"""What can be cut from a network, what is frozen, and why; or what is in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lilliput.artifact import Artifact, TensorSpec
+from lilliput.data.sources import load_data
+from lilliput.meter.cost import Cost, file_cost
+from lilliput.noun import Noun
+from lilliput.preprocessing import Preprocessing
+from lilliput.tasks import task_of
+from lilliput.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from lilliput.models.inspect import Inspection
+
+
+class FileInspection(Noun):
+    """What an ONNX file holds: its cost by layer, and what it says of itself."""
+
+    artifact: Artifact
+    cost: Cost
+
+    def __str__(self) -> str:
+        made, cost = self.artifact.metadata, self.cost
+        facts = {
+            "size": format_bytes(self.artifact.bytes),
+            "sha256": self.artifact.sha256,
+            "precision": made.precision,
+            "task": made.task,
+            "preprocessing": made.preprocessing,
+            "inputs": ", ".join(f"{s.name} {_shape(s)}" for s in made.inputs),
+            "made by": made.recipe,
+        }
+        return "\n".join(
+            [
+                (
+                    f"{self.artifact.path}: {format_count(cost.macs)} multiply-adds, "
+                    f"{format_count(cost.params)} parameters"
+                ),
+                *(f"  {name}: {fact}" for name, fact in facts.items() if fact),
+                f"{len(cost.layers)} layers with weights",
+                *(
+                    f"  {x.name}: {x.kind} {x.inputs} → {x.outputs}, {x.precision}, "
+                    f"{format_count(x.macs)} multiply-adds"
+                    for x in cost.layers
+                ),
+            ]
+        )
+
+
+def inspect(
+    model: str | Path,
+    *,
+    weights: Path | str | None = None,
+    data: str | None = None,
+    task: str | dict[str, Any] = "classification",
+    input_shape: tuple[int, ...] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Inspection | FileInspection:
+    """List what can be cut and what is frozen and why, or the layers of an `.onnx` file.
+
+    Args:
+        model: `file.py:function`, `package.module:function`, a `.pt2` or an `.onnx` file.
+        weights: `.safetensors`, or a state dict in `.pt`; without it, the network as it is built.
+        data: Its first example tells the input's shape, where `input_shape` does not.
+        task: What the network is for; needed to make inputs of `data`.
+        input_shape: Batch first.
+        preprocessing: How a picture becomes the network's input.
+
+    Raises:
+        LilliputError: The model cannot be built or loaded, or its input is not known.
+    """
+    if str(model).endswith(".onnx"):
+        return FileInspection(artifact=Artifact.of(model), cost=file_cost(model))
+    from lilliput.models.inspect import inspect_network
+    from lilliput.models.source import load_network
+
+    named = task_of(task)
+    examples = None if data is None else named.prepare(load_data(data, task=named))
+    inputs = None
+    if input_shape is not None:
+        shape = (None, *input_shape[1:])
+        inputs = (TensorSpec(name="input", shape=shape, sample=tuple(input_shape)),)
+    network = load_network(
+        str(model),
+        weights=None if weights is None else Path(weights),
+        inputs=inputs,
+        preprocessing=preprocessing,
+        task=named,
+        data=examples,
+    )
+    return inspect_network(network)
+
+
+def _shape(spec: TensorSpec) -> str:
+    return "×".join("any" if size is None else str(size) for size in spec.shape)

@@ -1,0 +1,37 @@
+"""Run a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lilliput.context import Progress, SilentProgress
+from lilliput.recipe import Recipe
+from lilliput.runs.folder import RunFolder
+from lilliput.runs.result import RunResult
+
+
+def run(
+    recipe: Recipe | Path | str,
+    *,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run a recipe in a new folder.
+
+    Args:
+        recipe: A recipe, or the file that holds one.
+        out: The run's folder, `runs/<model>-<date>-<time>` unless given.
+        progress: Watches.
+
+    Returns:
+        The run: its `front`, its `best` file, its `missed` limits.
+
+    Raises:
+        Mistakes: All that is wrong with the recipe, before anything is spent.
+        LilliputError: The folder holds a run already.
+    """
+    loaded = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    from lilliput.pipeline import execute
+
+    with RunFolder.create(out, loaded, model_name=loaded.model.name) as folder:
+        return execute(loaded, folder, progress or SilentProgress())
