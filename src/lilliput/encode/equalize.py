@@ -106,57 +106,58 @@ class Coupling:
         """Whether the node hands scaled channels on; the output's channels are then tied."""
         if op in HOMOGENEOUS:
             self.ids[outputs[0]] = known
-        elif op == "Add":
-            other = self.ids.get(inputs[1])
-            if other is None or len(other) != len(known):
-                return False
-            self._tie(known, other)
-            self.ids[outputs[0]] = known
-        elif op == "Concat" and attributes(node).get("axis") == 1:
-            parts = [self.ids.get(name) for name in inputs]
-            if any(part is None or not len(part) for part in parts):
-                return False
-            self.ids[outputs[0]] = np.concatenate([p for p in parts if p is not None])
-        elif op == "Slice":
-            axes = self.graph.constant(inputs[3]) if len(inputs) > 3 else None
-            if axes is None or 1 in (axes % 4):
-                return False
-            self.ids[outputs[0]] = known
-        elif op == "Pad":
-            return self._pad(inputs, outputs, known)
-        elif op == "Flatten":
-            if self.counts.get(outputs[0]) != len(known):
-                return False
-            self.ids[outputs[0]] = known
-        elif op == "DepthToSpace":
-            return self._shuffle(node, outputs, known)
-        else:
-            return False
-        return True
+            return True
+        ways = {
+            "Add": self._add,
+            "Concat": self._concat,
+            "Slice": self._slice,
+            "Pad": self._pad,
+            "Flatten": self._flatten,
+            "DepthToSpace": self._shuffle,
+        }
+        made = ways[op](node, inputs, known) if op in ways and len(known) else None
+        if made is not None:
+            self.ids[outputs[0]] = made
+        return made is not None
 
-    def _pad(self, inputs: list[str], outputs: list[str], known: Array) -> bool:
+    def _add(self, _: onnx.NodeProto, inputs: list[str], known: Array) -> Array | None:
+        other = self.ids.get(inputs[1])
+        if other is None or len(other) != len(known):
+            return None
+        self._tie(known, other)
+        return known
+
+    def _concat(self, node: onnx.NodeProto, inputs: list[str], _: Array) -> Array | None:
+        parts = [self.ids[name] for name in inputs if len(self.ids.get(name, ()))]
+        whole = attributes(node).get("axis") == 1 and len(parts) == len(inputs)
+        return np.concatenate(parts) if whole else None
+
+    def _slice(self, _: onnx.NodeProto, inputs: list[str], known: Array) -> Array | None:
+        axes = self.graph.constant(inputs[3]) if len(inputs) > 3 else None
+        return None if axes is None or 1 in axes or (axes < 0).any() else known
+
+    def _flatten(self, node: onnx.NodeProto, _: list[str], known: Array) -> Array | None:
+        return known if self.counts.get(node.output[0]) == len(known) else None
+
+    def _pad(self, node: onnx.NodeProto, inputs: list[str], known: Array) -> Array | None:
         pads = self.graph.constant(inputs[1]) if len(inputs) > 1 else None
         fill = self.graph.constant(inputs[2]) if len(inputs) > 2 and inputs[2] else np.zeros(1)
         if pads is None or fill is None or fill.any() or len(pads) < 4 or (pads < 0).any():
-            return False
+            return None
         before, after = int(pads[1]), int(pads[len(pads) // 2 + 1])
-        if not len(known):
-            return False
-        empty = self._fresh(outputs[0], before + after)
-        self.ids[outputs[0]] = np.concatenate([empty[:before], known, empty[before:]])
-        return True
+        empty = self._fresh(node.output[0], before + after)
+        return np.concatenate([empty[:before], known, empty[before:]])
 
-    def _shuffle(self, node: onnx.NodeProto, outputs: list[str], known: Array) -> bool:
+    def _shuffle(self, node: onnx.NodeProto, _: list[str], known: Array) -> Array | None:
         facts = attributes(node)
         square = int(facts["blocksize"]) ** 2
-        if not len(known) or len(known) % square:
-            return False
+        if len(known) % square:
+            return None
         crd = facts.get("mode", b"DCR") == b"CRD"
         parts = known.reshape(-1, square).T if crd else known.reshape(square, -1)
         for part in parts[1:]:
             self._tie(parts[0], part)
-        self.ids[outputs[0]] = parts[0]
-        return True
+        return np.asarray(parts[0])
 
     def _share_weights(self) -> None:
         users: dict[str, Layer] = {}

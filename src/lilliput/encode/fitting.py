@@ -59,7 +59,9 @@ def correct_biases(
     for layer in placement.layers:
         if layer.op == "MatMul":
             continue
-        moments = collect(graph, placement, encoding, [layer], feeds, threads=threads)
+        moments = collect(
+            graph, placement, encoding, [layer], feeds, threads=threads, squares=False
+        )
         encoding = _with_bias(graph, encoding, layer, moments)
     return encoding
 
@@ -96,7 +98,9 @@ def fit_weights(
         if layer.op == "MatMul":
             continue
         if moments is None or len(sharing) > 1:
-            moments = collect(graph, placement, encoding, [layer], feeds, threads=threads)
+            moments = collect(
+                graph, placement, encoding, [layer], feeds, threads=threads, squares=False
+            )
         encoding = _with_bias(graph, encoding, layer, moments)
     return encoding
 
@@ -109,6 +113,7 @@ def collect(
     feeds: Feeds,
     *,
     threads: int = 1,
+    squares: bool = True,
 ) -> Moments:
     """Moments of the layers' inputs, float beside int8, summed over the layers."""
     inputs = list(dict.fromkeys(layer.input for layer in layers))
@@ -122,7 +127,7 @@ def collect(
             affine = encoding.activations[placement.tensors[layer.input]]
             quantized = affine.dequantize(affine.quantize(made[layer.input]))
             kept, places = patches(graph, layer, theirs[layer.input])
-            moments.add(kept, patches(graph, layer, quantized, places)[0])
+            moments.add(kept, patches(graph, layer, quantized, places)[0], squares=squares)
     return moments
 
 

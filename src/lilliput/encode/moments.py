@@ -14,10 +14,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from lilliput.encode.graph import Array, Graph, Layer, attributes
 
-ROWS = 1 << 16
-"""Input patches looked at per layer; many times the number of unknowns of a patch."""
-
-PATCHES_PER_EXAMPLE = 256
+PATCHES_PER_EXAMPLE = 96
+"""Places looked at in each example; with 200 examples some 30 patches per unknown of a row."""
 
 
 @dataclass
@@ -41,11 +39,15 @@ class Moments:
             np.zeros(square), np.zeros(square), np.zeros((groups, width)), np.zeros((groups, width))
         )
 
-    def add(self, exact: Array, quantized: Array) -> None:
-        """Count patches: both (G, R, K), row by row the same places."""
-        turned = quantized.transpose(0, 2, 1)
-        self.gram += np.matmul(turned, quantized)
-        self.cross += np.matmul(exact.transpose(0, 2, 1), quantized)
+    def add(self, exact: Array, quantized: Array, *, squares: bool = True) -> None:
+        """Count patches: both (G, R, K), row by row the same places.
+
+        Without `squares` only the means are kept up, which is all that a bias needs.
+        """
+        if squares:
+            for group, (x, y) in enumerate(zip(exact, quantized, strict=True)):
+                self.gram[group] += y.T @ y
+                self.cross[group] += x.T @ y
         self.mean += quantized.sum(1, dtype=np.float64)
         self.mean_float += exact.sum(1, dtype=np.float64)
         self.count += exact.shape[1]

@@ -120,7 +120,8 @@ def range_of(histogram: Histogram, method: Method) -> tuple[float, float]:
         "mse": _least_squares,
     }
     low, high = finders[method](histogram)
-    return max(low, min(histogram.low, 0.0)), min(high, max(histogram.high, 0.0))
+    lowest, highest = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    return min(max(low, lowest), 0.0), max(min(high, highest), 0.0)
 
 
 def affine_of(

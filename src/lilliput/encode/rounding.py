@@ -25,6 +25,9 @@ PAIR_LIMIT = 128
 """Two neighbouring weights of one sign may not exceed this together: 255 * 128 fits 16 bits."""
 
 DAMPING = 0.01
+TARGET_DAMPING = 1.0
+"""Ridge of `best_target`, in mean variances: less of it chases noise, more leaves error behind."""
+
 SHRINKS = (1.0, 0.9, 0.8)
 SWEEPS = 4
 
@@ -100,7 +103,7 @@ def objective(rows: Array, steps: Array, scales: Array, gram: Array) -> Array:
     return np.asarray(np.einsum("gok,gok->go", np.matmul(gaps, gram), gaps))
 
 
-def best_target(rows: Array, moments: Moments, *, damping: float = DAMPING) -> Array:
+def best_target(rows: Array, moments: Moments, *, damping: float = TARGET_DAMPING) -> Array:
     """The weights that imitate `rows` on the quantized inputs best, (G, O, K).
 
     Ridge regression towards the weights themselves, so that directions without data stay put.
@@ -120,11 +123,12 @@ def optimize(rows: Array, gram: Array, grid: Grid, *, sweeps: int = SWEEPS) -> t
     """
     full = grid.scales(rows)
     plain = grid.nearest(rows, full)
+    factor = Feedback.of(gram)
     best_steps, best_scales = plain, full.astype(np.float32)
     best = objective(rows, plain, full, gram)
     for shrink in SHRINKS:
         scales = (full * np.float32(shrink)).astype(np.float32)
-        starts = [grid.nearest(rows, scales), feedback(rows, scales, gram, grid)]
+        starts = [grid.nearest(rows, scales), feedback(rows, scales, factor, grid)]
         errors = [objective(rows, start, scales, gram) for start in starts]
         start = np.where((errors[1] < errors[0])[..., None], starts[1], starts[0])
         steps = descend(rows, start, scales, gram, grid, sweeps=sweeps)
@@ -136,13 +140,25 @@ def optimize(rows: Array, gram: Array, grid: Grid, *, sweeps: int = SWEEPS) -> t
     return best_steps, best_scales.astype(np.float32)
 
 
-def feedback(rows: Array, scales: Array, gram: Array, grid: Grid) -> Array:
+@dataclass(frozen=True)
+class Feedback:
+    """The order of the columns (K,) and the upper Cholesky factor (G, K, K) of the inverse."""
+
+    order: Array
+    upper: Array
+
+    @classmethod
+    def of(cls, gram: Array) -> Feedback:
+        damped = gram + _ridge(gram, DAMPING)
+        order = np.argsort(-np.einsum("gkk->gk", damped).sum(0), kind="stable")
+        inverse = np.linalg.inv(damped[:, order][:, :, order])
+        return cls(order, np.linalg.cholesky(inverse).transpose(0, 2, 1))
+
+
+def feedback(rows: Array, scales: Array, factor: Feedback, grid: Grid) -> Array:
     """Round column by column, handing each column's error on to those still to be rounded."""
     groups, _, width = rows.shape
-    damped = gram + _ridge(gram, DAMPING)
-    order = np.argsort(-np.einsum("gkk->gk", damped).sum(0))
-    inverse = np.linalg.inv(damped[:, order][:, :, order])
-    upper = np.linalg.cholesky(inverse).transpose(0, 2, 1)
+    order, upper = factor.order, factor.upper
     work = rows[..., order].astype(np.float64)
     steps = np.zeros_like(rows, dtype=np.float64)
     wide = scales.astype(np.float64)

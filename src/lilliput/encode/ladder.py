@@ -1,0 +1,368 @@
+"""The ladder of post-training quantization: each rung tried in order, logged, kept if it helps.
+
+Min-max per channel, pixel grid, search for ranges, equalization, bias correction, optimized
+rounding, and at last float for the worst layers; it stops as soon as the allowed drop is kept. What
+a rung is worth is measured on calibration batches that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from lilliput.encode.equalize import equalized
+from lilliput.encode.execute import Execution, Feeds, head, relative_error
+from lilliput.encode.fitting import correct_biases, fit_weights, nearest_weights
+from lilliput.encode.fold import prepare
+from lilliput.encode.graph import Graph, Layer, match_layers
+from lilliput.encode.pixels import expose_pixels, pixel_grid
+from lilliput.encode.placement import Placement, clip_limits, place
+from lilliput.encode.qdq import Encoding, write_qdq
+from lilliput.encode.ranges import METHODS, Histogram, Method, affine_of, observe
+from lilliput.encode.rounding import Grid
+from lilliput.encode.sensitivity import layer_sensitivities
+from lilliput.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import onnx
+
+Drop = Callable[["onnx.ModelProto"], float]
+"""How much of the metric a file loses, in its unit; positive is worse."""
+
+Faster = Callable[["onnx.ModelProto", "onnx.ModelProto"], bool]
+"""Whether the first file was measured faster than the second, beyond the noise."""
+
+EVERY_METHOD: tuple[Method, ...] = METHODS
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the ladder may do. `saturating` is the target's: neighbours then share 16 bits."""
+
+    weight_bits: int = 8
+    saturating: bool = True
+    ranges: Literal["auto", "minmax", "percentile", "entropy", "mse"] = "auto"
+    equalize: bool = True
+    bias_correction: bool = True
+    rounding: Literal["nearest", "optimized", "auto"] = "auto"
+    depthwise: Literal["auto", "int8", "float"] = "auto"
+    exclude: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    threads: int = 1
+    sensitivity_batches: int = 2
+
+    def grid(self, layer: Layer) -> Grid:
+        """The integers that the layer's weights may take on the target."""
+        return Grid.of(self.weight_bits, paired=self.saturating and not layer.depthwise)
+
+
+@dataclass(frozen=True)
+class State:
+    """One int8 model in the making."""
+
+    graph: Graph
+    placement: Placement
+    encoding: Encoding
+    histograms: Mapping[str, Histogram]
+    pixels: str = ""
+
+    def model(self) -> onnx.ModelProto:
+        return write_qdq(self.graph, self.placement, self.encoding)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What was tried, the relative output error and (if it was scored) the drop after it."""
+
+    name: str
+    error: float
+    kept: bool
+    seconds: float
+    drop: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.name}: output error {100 * self.error:.2f} %"
+        if self.drop is not None:
+            text += f", drop {self.drop:.3g}"
+        verdict = "" if self.kept else " (not kept)"
+        return text + verdict + (f" — {self.note}" if self.note else "")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The best int8 model found, how it was reached and whether it keeps the allowed drop."""
+
+    model: onnx.ModelProto
+    state: State
+    rungs: tuple[Rung, ...]
+    notes: tuple[str, ...]
+    error: float
+    drop: float | None
+    met: bool
+
+    @property
+    def coverage(self) -> str:
+        return self.state.placement.coverage
+
+
+@dataclass
+class Ladder:
+    """Climbs once. `drop` scores on validation; None judges by the output error alone.
+
+    `fit` and `judge` are disjoint calibration batches. `say` hears each rung as it is done.
+    """
+
+    settings: Settings
+    fit: Feeds
+    judge: Feeds
+    drop: Drop | None = None
+    max_drop: float | None = None
+    faster: Faster | None = None
+    say: Callable[[Rung], None] | None = None
+    rungs: list[Rung] = field(default_factory=list)
+
+    def climb(self, model: onnx.ModelProto) -> Outcome:
+        """Quantize a float model.
+
+        Raises:
+            Refused: nothing in it can run in int8, or its opset cannot be lifted.
+            LilliputError: an exclusion that matches no layer.
+        """
+        prepared = prepare(model)
+        self.graph = Graph(prepared.model)
+        self.reference = Execution(self.graph.model, threads=self.settings.threads)
+        self.notes = list(prepared.notes)
+        self.best, self.error, self.lost = self._first()
+        for rung in self._rest():
+            if self._met():
+                break
+            rung()
+        return Outcome(
+            model=self.best.model(),
+            state=self.best,
+            rungs=tuple(self.rungs),
+            notes=tuple(self.notes),
+            error=self.error,
+            drop=self.lost,
+            met=self._met() or self.max_drop is None,
+        )
+
+    def _rest(self) -> Iterator[Callable[[], None]]:
+        settings = self.settings
+        yield self._pixels
+        if settings.ranges == "auto":
+            yield self._ranges
+        if settings.equalize:
+            yield self._equalize
+        if settings.bias_correction:
+            yield self._biases
+        if settings.rounding != "nearest":
+            yield self._rounding
+        if self.drop is not None and self.max_drop is not None:
+            yield self._floats
+
+    def _met(self) -> bool:
+        return self.lost is not None and self.max_drop is not None and self.lost <= self.max_drop
+
+    # The rungs ---------------------------------------------------------------------------
+
+    def _first(self) -> tuple[State, float, float | None]:
+        begun = time.perf_counter()
+        excluded = match_layers(self.graph.layers(), self.settings.exclude)
+        floats = dict.fromkeys(sorted(excluded), "excluded")
+        method: Method = "minmax" if self.settings.ranges == "auto" else self.settings.ranges
+        state = self._plain(self.graph, floats, method)
+        state = self._depthwise(state, floats, method)
+        error = self._measure(state)
+        lost = None if self.drop is None else self.drop(state.model())
+        self._log(f"per channel, {method} ranges", error, lost, begun, kept=True)
+        return state, error, lost
+
+    def _pixels(self) -> None:
+        begun = time.perf_counter()
+        found = expose_pixels(self.best.graph, self.settings.preprocessing)
+        if found is None:
+            return
+        graph, pixels = found
+        method: Method = "minmax" if self.settings.ranges == "auto" else self.settings.ranges
+        floats = _floats_of(self.best)
+        self._offer("pixel grid", self._plain(graph, floats, method, pixels), begun)
+
+    def _ranges(self) -> None:
+        begun = time.perf_counter()
+        states = {m: _ranged(self.best, m) for m in EVERY_METHOD}
+        errors = {m: self._measure(s) for m, s in states.items()}
+        method = min(EVERY_METHOD, key=lambda m: errors[m])
+        note = ", ".join(f"{m} {100 * errors[m]:.2f} %" for m in EVERY_METHOD)
+        self._offer(f"ranges by {method}", states[method], begun, errors[method], note)
+
+    def _equalize(self) -> None:
+        begun = time.perf_counter()
+        tensors = [t for t in self.best.placement.representatives if t != self.best.pixels]
+        graph = equalized(self.best.graph, tensors, self.fit, threads=self.settings.threads)
+        method = self._method()
+        state = self._plain(graph, _floats_of(self.best), method, self.best.pixels)
+        self._offer("cross-layer equalization", state, begun)
+
+    def _biases(self) -> None:
+        begun = time.perf_counter()
+        best = self.best
+        encoding = correct_biases(
+            best.graph, best.placement, best.encoding, self.fit, threads=self.settings.threads
+        )
+        self._offer("bias correction", replace(best, encoding=encoding), begun)
+
+    def _rounding(self) -> None:
+        begun = time.perf_counter()
+        best = self.best
+        encoding = fit_weights(
+            best.graph,
+            best.placement,
+            best.encoding,
+            self.settings.grid,
+            self.fit,
+            threads=self.settings.threads,
+        )
+        self._offer("optimized rounding", replace(best, encoding=encoding), begun)
+
+    def _floats(self) -> None:
+        """Put layers back into float, the most sensitive first, until the drop is kept."""
+        begun = time.perf_counter()
+        few = head(self.judge, self.settings.sensitivity_batches)
+        order = layer_sensitivities(
+            self.best.graph, self.best.encoding, few, threads=self.settings.threads
+        )
+        floats = _floats_of(self.best)
+        paths: list[str] = []
+        for worst in order[: len(self.best.placement.layers) - 1]:
+            floats[worst.node] = "float fall-back: the most sensitive"
+            paths.append(worst.path)
+            state = self._replaced(self.best, floats)
+            error, lost = self._measure(state), self._lose(state)
+            kept = lost is not None and self.lost is not None and lost < self.lost
+            if kept:
+                self.best, self.error, self.lost = state, error, lost
+            name = f"{len(paths)} layers in float" if len(paths) > 1 else "1 layer in float"
+            self._log(name, error, lost, begun, kept=kept, note=worst.path)
+            if self._met():
+                return
+
+    # What they are made of ------------------------------------------------------------------
+
+    def _plain(
+        self, graph: Graph, floats: Mapping[str, str], method: Method, pixels: str = ""
+    ) -> State:
+        """Ranges by `method`, weights to nearest."""
+        placement = place(graph, floats)
+        histograms = observe(
+            graph, placement.representatives, self.fit, threads=self.settings.threads
+        )
+        weights = nearest_weights(graph, placement, self.settings.grid)
+        state = State(graph, placement, Encoding({}, weights), histograms, pixels)
+        return _ranged(state, method)
+
+    def _method(self) -> Method:
+        """The ranges that the best state so far was made with."""
+        for rung in reversed(self.rungs):
+            if rung.kept and rung.name.startswith("ranges by "):
+                return next(m for m in EVERY_METHOD if rung.name.endswith(m))
+        return "minmax" if self.settings.ranges == "auto" else self.settings.ranges
+
+    def _depthwise(self, state: State, floats: dict[str, str], method: Method) -> State:
+        """Depthwise layers in float if told so, or if that was measured faster."""
+        depthwise = [layer for layer in state.placement.layers if layer.depthwise]
+        if not depthwise or self.settings.depthwise == "int8":
+            return state
+        if self.settings.depthwise == "auto" and self.faster is None:
+            return state
+        reason = "depthwise in float"
+        if self.settings.depthwise == "auto":
+            reason = "depthwise, measured faster in float"
+        lifted = {**floats, **{layer.node: reason for layer in depthwise}}
+        without = self._plain(state.graph, lifted, method, state.pixels)
+        if not without.placement.layers:
+            return state
+        if self.settings.depthwise == "float":
+            return without
+        assert self.faster is not None
+        wins = self.faster(without.model(), state.model())
+        self.notes.append(
+            f"{len(depthwise)} depthwise layers stay "
+            + ("float: measured faster so" if wins else "int8: float was not measured faster")
+        )
+        return without if wins else state
+
+    def _replaced(self, state: State, floats: Mapping[str, str]) -> State:
+        """The state with other layers in float; new tensors get ranges, old numbers stay."""
+        placement = place(state.graph, floats)
+        missing = [t for t in placement.representatives if t not in state.histograms]
+        more = observe(state.graph, missing, self.fit, threads=self.settings.threads)
+        moved = replace(state, placement=placement, histograms={**state.histograms, **more})
+        fresh = _ranged(moved, self._method()).encoding.activations
+        activations = {**fresh, **state.encoding.activations}
+        return replace(moved, encoding=replace(state.encoding, activations=activations))
+
+    # Judging -------------------------------------------------------------------------------------
+
+    def _measure(self, state: State) -> float:
+        ours = Execution(state.model(), threads=self.settings.threads)
+        return relative_error(ours, self.reference, self.judge)
+
+    def _lose(self, state: State) -> float | None:
+        return None if self.drop is None else self.drop(state.model())
+
+    def _offer(
+        self, name: str, state: State, begun: float, error: float | None = None, note: str = ""
+    ) -> None:
+        """Keep the state if its output error is lower."""
+        error = self._measure(state) if error is None else error
+        kept = error < self.error
+        lost = self._lose(state) if kept else None
+        if kept:
+            self.best, self.error, self.lost = state, error, lost
+        self._log(name, error, lost, begun, kept=kept, note=note)
+
+    def _log(
+        self,
+        name: str,
+        error: float,
+        lost: float | None,
+        begun: float,
+        *,
+        kept: bool,
+        note: str = "",
+    ) -> None:
+        seconds = round(time.perf_counter() - begun, 3)
+        rung = Rung(name, error, kept, seconds, lost, note)
+        self.rungs.append(rung)
+        if self.say is not None:
+            self.say(rung)
+
+
+def _ranged(state: State, method: Method) -> State:
+    """The state with the ranges of `method`; the pixel tensor keeps its own grid."""
+    limits = {}
+    for activation in state.placement.merged.values():
+        node = state.graph.nodes[activation]
+        low, high = clip_limits(state.graph, node)
+        limits[node.output[0]] = (
+            -math.inf if low is None else low,
+            math.inf if high is None else high,
+        )
+    activations = {
+        name: affine_of(state.histograms[name], method, limits.get(name, (-math.inf, math.inf)))
+        for name in state.placement.representatives
+    }
+    if state.pixels in activations:
+        activations[state.pixels] = pixel_grid()
+    return replace(state, encoding=replace(state.encoding, activations=activations))
+
+
+def _floats_of(state: State) -> dict[str, str]:
+    """{node: reason} of the layers that the state leaves in float by choice."""
+    nodes = {layer.path: layer.node for layer in state.graph.layers()}
+    return {nodes[path]: why for path, why in state.placement.skipped.items() if path in nodes}

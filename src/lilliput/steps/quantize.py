@@ -1,0 +1,254 @@
+"""Static int8: the file's integer form, found on a ladder that stops at the allowed drop."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from lilliput.artifact import Artifact, ArtifactMetadata
+from lilliput.candidate import Candidate
+from lilliput.context import Context
+from lilliput.encode.calibration import calibration_of
+from lilliput.encode.fold import prepare
+from lilliput.encode.graph import Graph, match_layers
+from lilliput.encode.ladder import Ladder, Outcome, Rung, Settings
+from lilliput.encode.placement import place
+from lilliput.encode.saturation import saturates
+from lilliput.errors import LilliputError, Refused
+from lilliput.meter.candidates import Yardstick
+from lilliput.meter.coverage import coverage
+from lilliput.meter.host import cpu_flags, isa_class
+from lilliput.meter.stopwatch import compare_files
+from lilliput.onnx_io import read_model, set_metadata, write_model
+from lilliput.preprocessing import IDENTITY
+from lilliput.steps.base import STAGES, Kind, Step
+
+if TYPE_CHECKING:
+    import onnx
+
+COMPARISON_SECONDS = 10.0
+
+
+@STAGES.register("quantize")
+class Quantize(Step):
+    """Weights and activations in 8 bits, written as QDQ that runtimes fuse into integer kernels.
+
+    The ladder: batch norms folded, scales per channel, ranges by the best of four methods,
+    cross-layer equalization, bias correction, optimized rounding, float for the worst layers. On
+    a target whose CPU adds 8-bit products in 16 bits the weights are chosen so that no sum can
+    overflow. No training and no labels are needed.
+    """
+
+    name: ClassVar[str] = "quantize"
+    takes: ClassVar[Kind] = "artifact"
+    gives: ClassVar[Kind] = "artifact"
+    source: ClassVar[str] = (
+        "Krishnamoorthi, arXiv 1806.08342; Nagel et al., ICCV 2019 and ICML 2020; see "
+        "lilliput.encode"
+    )
+
+    weight_bits: Literal[7, 8] = Field(8, description="bits of a weight; 8 is safe everywhere")
+    ranges: Literal["auto", "minmax", "percentile", "entropy", "mse"] = Field(
+        "auto", description="how the ranges of activations are chosen; auto measures all"
+    )
+    equalize: bool = Field(True, description="try cross-layer equalization")
+    bias_correction: bool = Field(True, description="try empirical bias correction")
+    rounding: Literal["nearest", "optimized", "auto"] = Field(
+        "auto", description="optimized rounding of weights: never, or kept where it helps"
+    )
+    max_drop: float | None = Field(
+        None, ge=0, description="stop at this loss of the metric; left out, the budget's"
+    )
+    exclude: tuple[str, ...] = Field((), description="globs of layers that stay float")
+    calibration_images: int = Field(256, ge=2, description="examples to calibrate with")
+    depthwise: Literal["auto", "int8", "float"] = Field(
+        "auto", description="depthwise layers in int8 or float; auto measures which is faster"
+    )
+
+    def child_id(self, parent: str) -> str:
+        """`<network>-int8`, in place of the float file's `-fp32`."""
+        return f"{parent.removesuffix('-fp32')}-int8"
+
+    def requires(self, candidate: Candidate, context: Context) -> None:  # noqa: ARG002
+        """Refuses what is not a float ONNX file, and patterns that match no layer."""
+        self.check_kind(candidate)
+        artifact = candidate.the_artifact()
+        if artifact.format != "onnx":
+            raise Refused(
+                f"quantize works on ONNX files, and {artifact.path.name!r} is .{artifact.format}",
+                hint="export to ONNX first",
+            )
+        model = read_model(artifact.path)
+        if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+            raise Refused(
+                f"{artifact.path.name!r} is quantized already", hint="give the float file"
+            )
+        graph = Graph(prepare(model).model)
+        excluded = match_layers(graph.layers(), self.exclude)
+        placement = place(graph, dict.fromkeys(excluded, "excluded"))
+        if not placement.layers:
+            raise Refused(
+                f"nothing to quantize: {placement.coverage}",
+                hint="int8 helps networks with Conv, Gemm or MatMul layers; leave this one float",
+            )
+
+    def apply(self, candidate: Candidate, context: Context) -> Candidate:
+        """The candidate as `<id>.onnx` in the run's folder; rungs and coverage journalled."""
+        artifact = candidate.the_artifact()
+        preprocessing = artifact.metadata.preprocessing or IDENTITY
+        calibration = calibration_of(
+            context.data,
+            context.task,
+            preprocessing,
+            artifact.metadata.inputs,
+            images=self.calibration_images,
+            rng=context.rng("quantize", "calibration"),
+        )
+        with tempfile.TemporaryDirectory(prefix="lilliput-int8-") as folder:
+            trials = _Trials(artifact, context, Path(folder))
+            ladder = Ladder(
+                self._settings(artifact, context),
+                fit=calibration.fit,
+                judge=calibration.judge,
+                drop=trials.drop if trials.possible else None,
+                max_drop=self._allowed(candidate, context),
+                faster=trials.faster,
+                say=_sayer(context),
+            )
+            outcome = ladder.climb(read_model(artifact.path))
+        made = self._write(outcome, artifact, candidate, context)
+        return _labelled(candidate, made, outcome, context)
+
+    def _settings(self, artifact: Artifact, context: Context) -> Settings:
+        return Settings(
+            weight_bits=self.weight_bits,
+            saturating=saturates(context.target.isa or cpu_flags()),
+            ranges=self.ranges,
+            equalize=self.equalize,
+            bias_correction=self.bias_correction,
+            rounding=self.rounding,
+            depthwise=self.depthwise,
+            exclude=self.exclude,
+            preprocessing=artifact.metadata.preprocessing
+            if context.data.layout == "image"
+            else None,
+            threads=context.target.threads,
+        )
+
+    def _allowed(self, candidate: Candidate, context: Context) -> float | None:
+        """What may still be lost: the step's own limit, or what the parent left of the budget."""
+        if self.max_drop is not None:
+            return self.max_drop
+        limit = context.budget.max_drop
+        if limit is None:
+            return None
+        before = candidate.measurements.get("drop")
+        return limit if before is None else limit - max(before.value, 0.0)
+
+    def _write(
+        self, outcome: Outcome, artifact: Artifact, candidate: Candidate, context: Context
+    ) -> Artifact:
+        isa = context.target.isa or (isa_class(cpu_flags()),)
+        metadata: ArtifactMetadata = artifact.metadata.model_copy(
+            update={
+                "precision": "int8",
+                "isa": isa,
+                "parent": candidate.id,
+                "recipe": [*artifact.metadata.recipe, self.described()],
+            }
+        )
+        set_metadata(outcome.model, metadata)
+        path = write_model(outcome.model, context.folder / f"{candidate.id}.onnx")
+        return Artifact.of(path, metadata=metadata)
+
+
+class _Trials:
+    """Scores and times models of the ladder, each through a file of its own."""
+
+    def __init__(self, artifact: Artifact, context: Context, folder: Path) -> None:
+        self.artifact, self.context, self.folder = artifact, context, folder
+        self.possible = len(context.data.validation) > 0
+        self._yardstick: Yardstick | None = None
+        self._count = 0
+
+    def drop(self, model: onnx.ModelProto) -> float:
+        """What the model loses against the float file, on validation."""
+        if self._yardstick is None:
+            split = self.context.data.validation
+            self._yardstick = Yardstick.of(self.artifact, split, self.context)
+        trial = Candidate(id="trial", artifact=self._file(model))
+        return self._yardstick.judge(trial, self.context).value("drop")
+
+    def faster(self, first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
+        """Whether the stopwatch calls the first model faster on the target."""
+        target = self.context.target
+        files = {
+            name: (self._file(model).path, target)
+            for name, model in (("first", first), ("second", second))
+        }
+        timings = compare_files(
+            files,
+            "second",
+            max_seconds=COMPARISON_SECONDS,
+            seed=self.context.derived_seed("quantize", "stopwatch") % 2**32,
+        )
+        return timings["first"].verdict == "faster"
+
+    def _file(self, model: onnx.ModelProto) -> Artifact:
+        self._count += 1
+        path = write_model(model, self.folder / f"{self._count}.onnx")
+        return Artifact.of(path, metadata=self.artifact.metadata)
+
+
+def _sayer(context: Context) -> Callable[[Rung], None]:
+    def say(rung: Rung) -> None:
+        context.journal.note(
+            "int8_rung",
+            rung=rung.name,
+            error=rung.error,
+            drop=rung.drop,
+            kept=rung.kept,
+            seconds=rung.seconds,
+            note=rung.note,
+        )
+        context.progress.say(f"int8, {rung}")
+
+    return say
+
+
+def _labelled(
+    candidate: Candidate, made: Artifact, outcome: Outcome, context: Context
+) -> Candidate:
+    """The candidate with the file, its coverage checked in the runtime, and honest labels."""
+    result = Candidate(id=candidate.id, artifact=made)
+    wanted = len(outcome.state.placement.layers)
+    try:
+        found = coverage(made.path, context.target)
+        runs, floats = len(found.quantized), list(found.floats)
+    except LilliputError as error:
+        runs, floats = wanted, [f"not checked: {error.thing}"]
+    context.journal.note(
+        "quantized",
+        candidate=candidate.id,
+        coverage=outcome.coverage,
+        notes=list(outcome.notes),
+        error=outcome.error,
+        drop=outcome.drop,
+        met=outcome.met,
+        runs_in_int8=runs,
+        floats_in_runtime=floats[:20],
+        bytes=made.bytes,
+        parent_bytes=candidate.the_artifact().bytes,
+    )
+    context.progress.say(f"int8, {outcome.coverage}")
+    if runs < wanted:
+        result = result.labelled(f"{wanted - runs} int8 layers run in float on the target")
+    if made.bytes > candidate.the_artifact().bytes:
+        result = result.labelled("larger than its parent")
+    if not outcome.met:
+        result = result.labelled("int8 loses more than allowed")
+    return result
