@@ -354,6 +354,49 @@ def test_a_models_short_name(reference: str, name: str):
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("target: ':bf16'", "target: target ':bf16' names no runtime; e.g. onnxruntime"),
+        ("target: {threads: two}", "target.threads: 'two' must be a whole number"),
+        ("target: 7", "target: 7 must be a section of `key: value` lines"),
+        (
+            "preprocessing: {chanels: 1}",
+            "preprocessing.chanels: there is no such key\n  → did you mean 'channels'?",
+        ),
+        (
+            "budget: {max_bytes: lots}",
+            "budget.max_bytes: 'lots' must be a whole number\n  → the field is in bytes",
+        ),
+        (
+            "budget: {max_bytes: 200kB}",
+            (
+                "budget.max_bytes: '200kB' must be a whole number\n"
+                "  → the field is in bytes: max_bytes: 200000"
+            ),
+        ),
+        (
+            "time_budget_minutes: 1h",
+            (
+                "time_budget_minutes: '1h' must be a number\n"
+                "  → the field is in minutes: time_budget_minutes: 60"
+            ),
+        ),
+        ("budget: {max_drop: [" + "1, " * 40 + "]}", "budget.max_drop: [1, 1, 1, 1, 1, 1, 1, 1"),
+    ],
+)
+def test_mistakes_in_the_optional_sections(line: str, told: str):
+    text = GOOD.replace("target: {runtime: onnxruntime, threads: 2}\n", "")
+    text = text.replace("budget: {max_latency_ms: 3, max_bytes: 20000}\n", "")
+    (message,) = messages(f"{line}\n{text}")
+    assert message.startswith(f"recipe:1: {told}")
+
+
+def test_mistakes_in_nested_values_of_a_stage_keep_their_place():
+    text = GOOD.replace("hints: [a, b]", "hints: [a, [b]]")
+    assert messages(text) == ["recipe:7: stages[0].train.hints[1]: ['b'] must be text"]
+
+
 def test_the_schema_knows_every_stage_and_goes_to_json():
     schema = Recipe.schema()
     assert set(schema["$defs"]) >= {"stage.train", "stage.export", "stage.quantize"}

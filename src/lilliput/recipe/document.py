@@ -119,7 +119,13 @@ class Recipe(Noun):
     @field_validator("target", mode="before")
     @classmethod
     def _target_by_name(cls, value: Any) -> Any:
-        return Target.parse(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        try:
+            return Target.parse(value)
+        except LilliputError as error:
+            # What pydantic does not know would end the validation of everything else.
+            raise ValueError(f"{error.thing}; {error.hint}") from error
 
     @field_validator("stages", mode="before")
     @classmethod
@@ -259,11 +265,11 @@ def _target_mistakes(section: Any) -> list[Mistake]:
     from lilliput.runtimes.base import RUNTIMES
     from lilliput.runtimes.opening import check_target
 
-    target, found = (
-        (Target.parse(section), [])
-        if isinstance(section, str) and section
-        else validated(Target, {} if section is None else section)
-    )
+    if isinstance(section, str):
+        if not section.partition(":")[0]:
+            return []  # said already
+        section = Target.parse(section)
+    target, found = validated(Target, {} if section is None else section)
     if target is None or found:
         return []  # said already
     if target.runtime not in RUNTIMES:
