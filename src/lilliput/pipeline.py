@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lilliput.runs.result import RunResult
-
 from lilliput.artifact import Artifact, TensorSpec
 from lilliput.candidate import Candidate
 from lilliput.context import Context, Progress, SilentProgress
 from lilliput.data.dataset import Dataset
 from lilliput.data.sources import load_data
+from lilliput.distill.loop import torch_threads
 from lilliput.meter.candidates import Yardstick, with_cost, with_latency
 from lilliput.models.source import ModelSpec, load_model
 from lilliput.network import Network
@@ -27,6 +26,7 @@ from lilliput.recipe import Recipe
 from lilliput.reports.files import write_report
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.front import label_gains, pareto, recommend
+from lilliput.runs.result import RunResult
 from lilliput.staging import restore, run_stages, store
 from lilliput.steps.export import Export
 from lilliput.tasks import task_of
@@ -50,11 +50,14 @@ def execute(recipe: Recipe, run: RunFolder, progress: Progress | None = None) ->
         The run's front, its recommended file and, when the budget is missed, by how much.
     """
     began = time.monotonic()
-    prepared = prepare(recipe, run, progress or SilentProgress())
-    made = run_stages(recipe.stages, [prepared.original], prepared.context)
-    files = [c for c in made if c.artifact is not None and c.id != prepared.reference.id]
-    measured = measure(files, prepared)
-    return conclude(measured, prepared, run, seconds=time.monotonic() - began)
+    # Exports and cuts are many small operations: a second thread slows them down, and beside a
+    # busy process it stalls them. Trainings choose their own number.
+    with torch_threads(1):
+        prepared = prepare(recipe, run, progress or SilentProgress())
+        made = run_stages(recipe.stages, [prepared.original], prepared.context)
+        files = [c for c in made if c.artifact is not None and c.id != prepared.reference.id]
+        measured = measure(files, prepared)
+        return conclude(measured, prepared, run, seconds=time.monotonic() - began)
 
 
 def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:

@@ -96,13 +96,16 @@ def stages_for(
 
 
 def shrink_settings(minutes: float) -> dict[str, Any]:
-    """More time buys more finalists and longer screening, in that order."""
+    """What the time allows: tiny networks train in seconds, so a short budget is theirs.
+
+    One finalist that is trained long beats two that are not; a second one is for long budgets.
+    """
     if minutes < 5:
-        screening = {"architectures": 4, "screen_steps": 20, "finalists": 2}
-    elif minutes < 30:
-        screening = {"architectures": 6, "screen_steps": 40, "finalists": 2}
+        screening = {"architectures": 5, "screen_steps": 20, "finalists": 2}
+    elif minutes < 90:
+        screening = {"architectures": 6, "screen_steps": 60, "finalists": 1}
     else:
-        screening = {"architectures": 8, "screen_steps": 80, "finalists": 3}
+        screening = {"architectures": 8, "screen_steps": 100, "finalists": 2}
     return {"minutes": round(minutes * SHARE_FOR_TRAINING, 2), **screening}
 
 

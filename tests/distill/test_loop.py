@@ -15,7 +15,7 @@ from lilliput.distill.loop import (
     best_thread_count,
     make_optimizer,
     train,
-    training_threads,
+    torch_threads,
 )
 from lilliput.distill.losses import Hints, Imitation, Truth
 from lilliput.distill.sources import Examples
@@ -153,7 +153,7 @@ def test_a_network_without_parameters_cannot_train() -> None:
 
 def test_threads_are_put_back_and_chosen_among_what_is_allowed(tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    with training_threads(before + 1):
+    with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
     context = tiny_context(tmp_path)

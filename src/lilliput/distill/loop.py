@@ -93,7 +93,7 @@ def train(
     torch.manual_seed(context.derived_seed("train", key))
     job = _Job(network.copy(), terms, schedule, context, teacher)
     checkpoint = _Checkpoint(context.checkpoints, key)
-    with training_threads(context.train_threads):
+    with torch_threads(context.train_threads):
         for epoch in range(checkpoint.restore(job), schedule.epochs):
             began = time.perf_counter()
             loss = job.run_epoch(epoch, source, label=f"train {key}")
@@ -106,7 +106,7 @@ def train(
 
 
 @contextmanager
-def training_threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """This many threads inside; outside as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(count, 1))
@@ -126,7 +126,7 @@ def best_thread_count(network: Network, source: Source, context: Context, *, mos
     inputs, _ = next(iter(source.epoch(context.rng("threads"))))
     seconds: dict[int, float] = {}
     for count in (most, 1, most, 1):
-        with training_threads(count):
+        with torch_threads(count):
             seconds[count] = min(seconds.get(count, math.inf), _pace(network.copy(), inputs))
     return min(seconds, key=lambda count: seconds[count])
 

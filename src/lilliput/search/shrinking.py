@@ -30,7 +30,7 @@ from lilliput.prune.cost import network_macs
 from lilliput.prune.edits import remove_edit
 from lilliput.prune.from_context import examples, shrink
 from lilliput.search.architectures import Architecture, block_chain, name_of, spread, unique
-from lilliput.search.finalists import Screened, undominated
+from lilliput.search.finalists import PRIOR_RECOVERY, Screened, undominated
 from lilliput.search.probe import Probe, probe
 from lilliput.search.rungs import drop_in_torch, metric_in_torch
 
@@ -39,6 +39,9 @@ SCREEN_EXAMPLES = 2000
 
 RANK_EXAMPLES = 500
 """Validation examples that rank blocks: the differences are large, and there are many to rank."""
+
+HOPELESS = 6.0
+"""Times the loss that a full training is first expected to bring back to the limit."""
 
 REPAIR_EXAMPLES = 512
 """Training examples that batch-norm statistics are taken from before a block is judged."""
@@ -135,7 +138,7 @@ def _considered(row: Mapping[str, Any]) -> Considered:
 def chosen_by_price(
     considered: Sequence[Considered], context: Context, count: int
 ) -> list[Considered]:
-    """Within the budget's hard limits, undominated, at most `count`, spread over the times.
+    """Within the budget's hard limits, undominated, spread over the times, fastest first.
 
     What breaks a limit is left out only if something keeps it; else the nearest are kept, so that
     the user sees how far off the budget is.
@@ -146,7 +149,9 @@ def chosen_by_price(
     worthwhile = [c for c in kept if c.price.ratio < 1.0] or kept
     by_key = {c.architecture.key: c for c in worthwhile}
     front = undominated(Screened(key, c.price.ratio, float(c.macs)) for key, c in by_key.items())
-    return [by_key[key] for key in spread([a.key for a in front], count)]
+    # With a limit on the drop the screening itself decides where to stop: see `screened_drops`.
+    wanted = count if context.budget.max_drop is None else 2 * count
+    return [by_key[key] for key in spread([a.key for a in front], wanted)]
 
 
 def _within(considered: Considered, context: Context) -> bool:
@@ -207,28 +212,48 @@ def narrowed(network: Network, share: float, protect: Sequence[str], context: Co
 
 
 def screened_drops(
-    considered: Sequence[Considered], training: Training, context: Context
+    considered: Sequence[Considered], training: Training, count: int, context: Context
 ) -> list[Screened]:
-    """Each architecture after a short distillation; the pace of training is journalled too."""
-    screened = []
-    for one in considered:
+    """At most `count` architectures after a short distillation, the gentlest cuts first.
 
-        def work(one: Considered = one) -> dict[str, Any]:
-            network, seconds = _short_training(one, training, context)
-            split = context.data.split("validation").head(SCREEN_EXAMPLES)
-            lost = drop_in_torch(network, split, context)
-            context.progress.say(
-                f"{one.architecture.key}: {one.price.ratio:.2f}× the time, "
-                f"{lost:.2f} {context.task.metric.unit} lost after a short training"
-            )
-            return {"drop": lost, "seconds_a_step": seconds}
+    Two hopeless ones in a row end it: what is cut deeper still would be worse.
+    """
+    screened: list[Screened] = []
+    for one in reversed(considered):
+        last = screened[-2:]
+        if len(screened) >= count or (
+            len(last) == 2 and all(a.drop > _hopeless(context) for a in last)
+        ):
+            break
+        screened.append(_screened(one, training, context))
+    return sorted(screened, key=lambda a: a.cost)
 
-        key = one.architecture.key
-        done = context.journal.once(f"screen {key}", work)
-        pace = {"seconds_a_step": done["seconds_a_step"]}
-        context.journal.once("pace of training", partial(dict, pace))
-        screened.append(Screened(key, one.price.ratio, float(one.macs), done["drop"]))
-    return screened
+
+def _hopeless(context: Context) -> float:
+    """A loss after a short training that no full training is expected to bring back."""
+    allowed = context.budget.max_drop
+    return float("inf") if allowed is None else HOPELESS * max(allowed, 0.25) / PRIOR_RECOVERY
+
+
+def _screened(one: Considered, training: Training, context: Context) -> Screened:
+    """One short training, done now or read from the journal; its pace is journalled too."""
+    key = one.architecture.key
+
+    def work() -> dict[str, Any]:
+        network, seconds = _short_training(one, training, context)
+        split = context.data.split("validation").head(SCREEN_EXAMPLES)
+        lost = drop_in_torch(network, split, context)
+        context.progress.say(
+            f"{key}: {one.price.ratio:.2f}× the time, "
+            f"{lost:.2f} {context.task.metric.unit} lost after a short training"
+        )
+        return {"drop": lost, "seconds_a_step": seconds}
+
+    done = context.journal.once(f"screen {key}", work)
+    context.journal.once(
+        "pace of training", partial(dict, {"seconds_a_step": done["seconds_a_step"]})
+    )
+    return Screened(key, one.price.ratio, float(one.macs), done["drop"])
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Shrink(Search):
             protect=self.protect,
             count=self.architectures,
         )
-        screened = screened_drops(considered, training, context)
+        screened = screened_drops(considered, training, self.architectures, context)
         yield from self._finalists(candidate, considered, screened, training, context)
 
     def _finalists(
@@ -122,7 +122,7 @@ class Shrink(Search):
         if self.minutes is None or not finished:
             return False
         spent = (time.monotonic() - began) / 60
-        return spent + 0.5 * spent / finished > self.minutes
+        return spent + 0.9 * spent / finished > self.minutes
 
     def _epochs(self, training: Training, context: Context) -> int:
         """As set, or as many as the time allows, by the pace of the short trainings."""

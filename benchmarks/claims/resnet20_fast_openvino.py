@@ -1,0 +1,19 @@
+"""The file that `compress` recommends for ResNet-20 at one point lost, for OpenVINO."""
+
+from __future__ import annotations
+
+from benchmarks.fast import fast_claim
+from benchmarks.harness import Claim, Options
+
+GOALS = {"vnni": 6.0, "avx2": 2.3}
+
+
+def run(options: Options) -> Claim:
+    return fast_claim(
+        options,
+        network="resnet20",
+        title="ResNet-20",
+        runtime="openvino",
+        goals=GOALS,
+        minutes=45,
+    )

@@ -1,0 +1,35 @@
+"""A user's folder: a model file, its weights, and data that a function yields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from lilliput.testing import tiny_network
+
+MODEL = """
+from lilliput.testing import tiny_network
+
+
+def build():
+    return tiny_network(seed=7).module
+"""
+
+DATA = """
+from lilliput.testing import tiny_data
+
+
+def examples():
+    return tiny_data()
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """`net.py:build`, `net.safetensors` (other weights than the class makes), `photos.py`."""
+    (tmp_path / "net.py").write_text(MODEL)
+    (tmp_path / "photos.py").write_text(DATA)
+    save_file(tiny_network(seed=0).module.state_dict(), tmp_path / "net.safetensors")
+    return tmp_path

@@ -1,0 +1,161 @@
+"""A recipe from end to end, on a network of a thousand weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from lilliput import staging
+from lilliput.errors import LilliputError, Refused
+from lilliput.pipeline import execute
+from lilliput.recipe import Recipe
+from lilliput.runs.folder import RunFolder
+from lilliput.steps.distill import Distill
+from lilliput.verbs.compress import check_goals, compress, recipe_for
+
+RECIPE = """
+model: {{factory: "{home}/net.py:build", weights: "{home}/net.safetensors"}}
+data: "{home}/photos.py:examples"
+task: classification
+preprocessing: {{mean: [0.4], std: [0.2]}}
+budget: {{max_drop: {max_drop}}}
+stages:
+  - prune_channels: {{ratio: 0.25, multiple_of: 1}}
+  - distill: {{epochs: 1, batch_size: 16}}
+  - export: {{}}
+  - quantize: {{calibration_images: 16}}
+"""
+
+
+def recipe(home: Path, max_drop: float = 100.0) -> Recipe:
+    return Recipe.parse(RECIPE.format(home=home, max_drop=max_drop))
+
+
+def run(home: Path, name: str = "run", **settings: float):  # type: ignore[no-untyped-def]
+    with RunFolder.create(home / name, recipe(home, **settings)) as folder:
+        return execute(recipe(home, **settings), folder)
+
+
+def test_every_file_is_measured_and_the_best_one_opens_anywhere(home: Path) -> None:
+    result = run(home)
+    chain = "original-prune_channels-distill"
+    assert {c.id for c in result.candidates} == {
+        "original-fp32",
+        f"{chain}-fp32",
+        f"{chain}-int8",
+    }
+    for candidate in result.candidates:
+        assert candidate.measurements.keys() >= {
+            *("bytes", "latency", "latency_p90", "ratio", "macs", "params", "metric", "drop"),
+        }
+        artifact = candidate.the_artifact()
+        assert candidate.value("bytes") == artifact.path.stat().st_size
+    assert result.exit_code == 0
+    assert result.best_file is not None
+    session = onnxruntime.InferenceSession(result.best_file)
+    pictures = np.zeros((3, 3, 8, 8), np.float32)
+    assert session.run(None, {session.get_inputs()[0].name: pictures})[0].shape == (3, 4)
+    for name in ("recipe.yaml", "environment.json", "journal.jsonl", "report.md", "front.csv"):
+        assert (result.path / name).stat().st_size > 0
+    assert json.loads((result.path / "report.json").read_text())
+
+
+def test_the_test_split_is_scored_only_for_what_is_delivered(home: Path) -> None:
+    result = run(home)
+    tested = {c.id for c in result.candidates if "test_metric" in c.measurements}
+    assert tested == {"original-fp32", *(c.id for c in result.front), result.best.id}
+
+
+def test_a_run_that_dies_goes_on_without_doing_anything_twice(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = run(home, "undisturbed")
+    monkeypatch.setattr(staging, "RECOVERABLE", ())
+
+    def die(*_: object) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as cut:
+        cut.setattr(Distill, "apply", die)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run(home, "run")
+    pruned = home / "run" / "networks" / "original-prune_channels.safetensors"
+    before = pruned.stat().st_mtime_ns
+    with RunFolder.open(home / "run") as folder:
+        resumed = execute(recipe(home), folder)
+    assert pruned.stat().st_mtime_ns == before
+    ours = {c.id: c.the_artifact().sha256 for c in resumed.candidates}
+    assert ours == {c.id: c.the_artifact().sha256 for c in undisturbed.candidates}
+
+
+def test_a_candidate_that_fails_is_a_row_of_the_report(home: Path) -> None:
+    text = RECIPE.format(home=home, max_drop=100).replace(
+        "calibration_images: 16", 'exclude: ["*"]'
+    )
+    broken = Recipe.parse(text)
+    with RunFolder.create(home / "run", broken) as folder:
+        with pytest.raises(LilliputError, match="nothing came out of stage 4"):
+            execute(broken, folder)
+        failures = folder.history().failures
+    assert [f.stage for f in failures] == ["quantize"]
+
+
+def test_a_missed_budget_still_leaves_files_and_says_by_how_much(home: Path) -> None:
+    """users-ask 14."""
+    goals = recipe(home).model_copy(
+        update={"budget": recipe(home).budget.model_copy(update={"max_latency_ms": 1e-6})}
+    )
+    with RunFolder.create(home / "run", goals) as folder:
+        result = execute(goals, folder)
+    assert result.exit_code == 3
+    assert result.best_file is not None
+    assert result.best_file.is_file()
+    assert "latency" in result.summary()
+    assert "misses the limit" in result.summary()
+
+
+def test_a_budget_below_the_minimum_is_refused_at_once(home: Path) -> None:
+    """users-ask 35."""
+    from lilliput.budget import Budget
+
+    goals = replace_defaults(home, budget=Budget(max_bytes=1))
+    with pytest.raises(Refused, match="below the minimum of") as error:
+        check_goals(recipe_for(f"{home}/net.py:build", **goals))
+    assert "--max-size" in str(error.value)
+
+
+def replace_defaults(home: Path, **goals: object):  # type: ignore[no-untyped-def]
+    given = {
+        "weights": home / "net.safetensors",
+        "data": f"{home}/photos.py:examples",
+        "task": "classification",
+        "target": "onnxruntime",
+        "budget": None,
+        "preprocessing": None,
+        "input_shape": None,
+        "seed": 0,
+        "time_budget_minutes": 0.1,
+        "epochs": 1,
+    }
+    return given | goals
+
+
+@pytest.mark.slow
+def test_compress_writes_the_recipe_that_it_ran_and_it_runs_again(home: Path) -> None:
+    goals = replace_defaults(home)
+    result = compress(f"{home}/net.py:build", **goals, out=home / "first")
+    assert result.front
+    again = Recipe.read(home / "first" / "recipe.yaml")
+    assert [stage.name for stage in again.stages] == ["shrink", "export", "quantize"]
+    with RunFolder.create(home / "second", again) as folder:
+        assert execute(again, folder).front
+
+
+def test_the_plan_says_what_can_be_reached(home: Path) -> None:
+    plan = str(check_goals(recipe_for(f"{home}/net.py:build", **replace_defaults(home))))
+    assert "2 can be left out: block1, block2" in plan
+    assert "stage     shrink" in plan
