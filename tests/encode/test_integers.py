@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -18,12 +18,14 @@ from lilliput.encode.integers import (
 )
 
 
+@settings(deadline=None)
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
 def test_zero_is_always_a_level(a: float, b: float) -> None:
     affine = Affine.of_range(min(a, b), max(a, b))
     assert affine.dequantize(affine.quantize(np.zeros(1)))[0] == 0.0
 
 
+@settings(deadline=None)
 @given(st.floats(-1e3, -1e-2), st.floats(1e-2, 1e3))
 def test_inside_the_range_no_value_moves_by_more_than_half_a_level(low: float, high: float) -> None:
     affine = Affine.of_range(low, high)
@@ -63,6 +65,7 @@ def test_a_convolutions_row_runs_over_channels_fastest() -> None:
     np.testing.assert_array_equal(to_rows(weight, 0)[0, :4], [0, 4, 8, 1])
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(np.float64, (3, 8), elements=st.floats(-100, 100)),
     st.sampled_from([7, 8]),

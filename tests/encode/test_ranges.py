@@ -36,6 +36,7 @@ def filled(*parts: np.ndarray) -> Histogram:
     return histogram
 
 
+@settings(deadline=None)
 @given(batches)
 def test_nothing_is_lost_and_the_ends_are_exact(parts) -> None:
     histogram = filled(*parts)
@@ -46,6 +47,7 @@ def test_nothing_is_lost_and_the_ends_are_exact(parts) -> None:
     assert histogram.counts.size == BINS
 
 
+@settings(deadline=None)
 @given(batches)
 def test_the_order_of_batches_does_not_matter(parts) -> None:
     forward, backward = filled(*parts), filled(*reversed(parts))
@@ -55,7 +57,7 @@ def test_the_order_of_batches_does_not_matter(parts) -> None:
     assert forward.total == backward.total
 
 
-@settings(max_examples=25)
+@settings(deadline=None, max_examples=25)
 @given(batches, st.sampled_from(METHODS))
 def test_every_range_lies_inside_what_was_seen(parts, method) -> None:
     histogram = filled(*parts)

@@ -98,6 +98,7 @@ def test_the_best_of_a_small_grid_is_found() -> None:
     assert found <= np.partition(tried, 1)[1]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_paired_scales_are_safe_and_finer_than_seven_bits(seed: int, width: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(1, 5, width))

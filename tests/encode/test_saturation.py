@@ -74,6 +74,7 @@ def test_sums_follow_the_definition(seed: int, width: int, largest: int) -> None
     np.testing.assert_array_equal(saturating_dot(inputs, weights), slow_dot(inputs, weights))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 9))
 def test_without_overflow_the_sums_are_exact(seed: int, width: int) -> None:
     rng = np.random.default_rng(seed)

@@ -192,10 +192,12 @@ def descend(
             change = target - steps[..., column]
             # Clipping can shorten a move; half a step or less from the optimum never helps.
             change = np.where(np.abs(change) < 2 * np.abs(wish), change, 0.0)
-            if change.any():
+            groups, outs = np.nonzero(change)
+            if len(groups):
                 moved = True
-                steps[..., column] += change
-                slope += (change * wide)[..., None] * gram[:, column][:, None, :]
+                steps[groups, outs, column] += change[groups, outs]
+                shift = change[groups, outs] * wide[groups, outs]
+                slope[groups, outs] += shift[:, None] * gram[groups, column]
         if not moved:
             break
     return steps

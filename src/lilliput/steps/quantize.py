@@ -157,12 +157,15 @@ class Quantize(Step):
             update={
                 "precision": "int8",
                 "isa": isa,
-                "parent": candidate.id,
+                "parent": artifact.path.stem,
                 "recipe": [*artifact.metadata.recipe, self.described()],
             }
         )
         set_metadata(outcome.model, metadata)
-        path = write_model(outcome.model, context.folder / f"{candidate.id}.onnx")
+        path = context.folder / f"{candidate.id}.onnx"
+        if path.resolve() == artifact.path.resolve():
+            path = path.with_suffix(".int8.onnx")
+        write_model(outcome.model, path)
         return Artifact.of(path, metadata=metadata)
 
 
