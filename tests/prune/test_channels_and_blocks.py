@@ -39,7 +39,8 @@ def test_several_small_cuts_end_at_the_widths_of_one(name, rounds):
     shapes = [tuple(p.shape) for p in smaller.module.parameters()]
     assert shapes == [tuple(p.shape) for p in once.module.parameters()]
     assert network_macs(smaller) <= 0.7 * network_macs(network)
-    assert len(smaller.edits) == len(notes) == rounds
+    assert len(notes) == rounds
+    assert 1 <= len(smaller.edits) <= rounds  # a small round may cut nothing
     assert notes[-1][1]["macs"] == network_macs(smaller)
     fresh = replay(zoo()[name]().module, smaller.edits)
     fresh.load_state_dict(smaller.module.state_dict())
@@ -113,7 +114,8 @@ def test_a_group_whose_cut_proves_wrong_is_left_alone(monkeypatch):
     network = zoo()["hard_view"]()
     monkeypatch.setattr(channels_module, "analyse", lambda n: analyse(n, prove=False))
     notes = []
-    smaller = narrow(network, Goal(ratio=0.3), how(note=lambda e, **f: notes.append((e, f))))
+    everywhere = how(policy=Policy(scope="local"), note=lambda e, **f: notes.append((e, f)))
+    smaller = narrow(network, Goal(ratio=0.3), everywhere)
     assert notes[0][0] == "cut refused"
     assert notes[0][1]["groups"] == ["last.0"]
     assert "does not run" in notes[0][1]["why"]

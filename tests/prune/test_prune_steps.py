@@ -93,7 +93,9 @@ def test_wrong_settings_are_told(settings, message):
         PruneChannels(**settings)
 
 
-@pytest.mark.parametrize("criterion", ["l1", "l2", "bn_scale", "taylor", "fisher", "random"])
+@pytest.mark.parametrize(
+    "criterion", ["l1", "l2", "bn_scale", "taylor", "fisher", "output", "random"]
+)
 def test_every_criterion_reaches_the_goal(context, criterion):
     step = PruneChannels(keep_macs=0.6, criterion=criterion, rounds=2, score_images=32)
     before = {name: t.clone() for name, t in original(context).module.state_dict().items()}
@@ -107,7 +109,7 @@ def test_every_criterion_reaches_the_goal(context, criterion):
     assert cuts[-1]["macs"] == network_macs(made)
 
 
-@pytest.mark.parametrize("criterion", ["l2", "taylor", "random"])
+@pytest.mark.parametrize("criterion", ["l2", "taylor", "output", "random"])
 def test_the_same_seed_gives_the_same_bits(context, criterion):
     step = PruneChannels(ratio=0.3, criterion=criterion)
     one, two = (step.shrink(original(context), context).module.state_dict() for _ in range(2))
@@ -184,7 +186,7 @@ def test_a_target_that_cannot_be_profiled_gets_multiples_of_four(tmp_path, monke
 def test_gradients_without_labels_are_refused_before_anything_runs(tmp_path):
     context = context_of("plain", tmp_path, labelled=False)
     step = PruneChannels(ratio=0.5, criterion="taylor")
-    with pytest.raises(Refused, match=r"'taylor' needs labels(.|\n)*criterion: l2"):
+    with pytest.raises(Refused, match=r"'taylor' needs labels(.|\n)*criterion: output"):
         step.requires(context.original, context)
     PruneChannels(ratio=0.5).requires(context.original, context)
 

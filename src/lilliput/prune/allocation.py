@@ -35,7 +35,7 @@ class Policy:
     """
 
     scope: Literal["global", "local"] = "global"
-    normalise: Normalise = "mean"
+    normalise: Normalise = "macs"
     min_width: int = 1
     protected: frozenset[int] = frozenset()
     round_width: RoundWidth | None = None

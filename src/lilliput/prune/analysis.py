@@ -14,12 +14,14 @@ Mask = NDArray[np.bool_]
 @dataclass(frozen=True)
 class Slot:
     """One dimension of one parameter or buffer. `classes` is (size,): the class of each index, or
-    -1 where the index is no channel (the taps of a kernel).
+    -1 where the index is no channel (the taps of a kernel). `reads`: a weight sums over incoming
+    channels by it.
     """
 
     tensor: str
     dim: int
     classes: NDArray[np.int64]
+    reads: bool = False
 
     @property
     def size(self) -> int:

@@ -17,8 +17,8 @@ from lilliput.prune.importance import NEEDS_DATA, Scores, class_scores
 BATCH = 128
 """Examples a batch for batch-norm statistics."""
 
-GRADIENT_BATCH = {"taylor": 32, "fisher": 8}
-"""Examples a batch for gradients: Fisher's squares should be of few examples."""
+GRADIENT_BATCH = {"taylor": 32, "fisher": 8, "output": 8}
+"""Examples a batch for gradients: squares should be of few examples."""
 
 UNGRIDDED = ("null", "reference", "torch")
 """Runtimes whose times say nothing about widths."""
@@ -29,9 +29,9 @@ def shrink(
     context: Context,
     goal: Goal,
     *,
-    criterion: str = "l2",
+    criterion: str = "output",
     scope: Literal["global", "local"] = "global",
-    normalise: Normalise = "mean",
+    normalise: Normalise = "macs",
     protect: Sequence[str] = (),
     rounds: int = 1,
     multiple_of: int | Literal["auto"] = "auto",

@@ -87,6 +87,9 @@ class _Draft:
         numbers[found] = rank
         self.count = len(found)
         self.class_of = numbers[roots]
+        reads = np.zeros(ledger.size, dtype=bool)
+        for atoms in ledger.readers:
+            reads[atoms] = True
         self.slots: list[Slot] = []
         self.tensors: list[Stored] = []
         for seed in ledger.seeds:
@@ -95,7 +98,7 @@ class _Draft:
                 atoms = np.arange(start, start + size)
                 classes = np.where(tracked[atoms], self.class_of[atoms], -1)
                 places.append(len(self.slots))
-                self.slots.append(Slot(seed.name, dim, classes))
+                self.slots.append(Slot(seed.name, dim, classes, reads=bool(reads[atoms].any())))
             kept = seed.name in ledger.kept_by_mask
             scale = seed.name in ledger.norm_scales
             self.tensors.append(

@@ -101,6 +101,7 @@ class Ledger:
     first_use: dict[str, int] = field(default_factory=dict)
     kept_by_mask: set[str] = field(default_factory=set)
     norm_scales: set[str] = field(default_factory=set)
+    readers: list[Atoms] = field(default_factory=list)
     op_number: int = 0
     path: str = ""
     op: str = ""
@@ -153,6 +154,11 @@ class Ledger:
     def untrack(self, *dims: Dim) -> None:
         """These are no channels at all (the taps of a kernel), and nobody need hear of them."""
         self.untracked += [dim for dim in dims if not isinstance(dim, str)]
+
+    def reads(self, dim: Dim) -> None:
+        """Indices of a weight by which it sums over incoming channels."""
+        if not isinstance(dim, str):
+            self.readers.append(dim)
 
     def doubt(self, dim: Dim, piece: int = 0, *, readings: int = 1) -> None:
         """The code may hold the number of channels as a constant here: only a trial can tell."""

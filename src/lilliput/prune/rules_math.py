@@ -26,10 +26,12 @@ def convolution(call: Call) -> list[Labels]:
     if per_channel:
         outputs = _depthwise(call, x[1], w, groups, transposed=transposed)
     elif transposed:
+        ledger.reads(w[0])
         ledger.tie(x[1], w[0])
         ledger.tie_blocks(w[0], groups)
         outputs = tile(w[1], groups)
     else:
+        ledger.reads(w[1])
         inputs = ledger.tie_blocks(x[1], groups)
         ledger.tie(inputs, w[1])
         ledger.tie_blocks(w[0], groups)
@@ -69,6 +71,8 @@ def product(call: Call) -> list[Labels]:
     left, right = call.args[1:3] if biased else call.args[:2]
     a, b = call.labels(left), call.labels(right)
     ledger.tie(a[-1], b[-2])
+    if call.name_of(right) is not None:
+        ledger.reads(b[-2])
     if len(a) == 3:
         ledger.doubt(b[-2])
         ledger.tie(a[0], b[0])

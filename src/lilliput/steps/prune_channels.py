@@ -13,7 +13,7 @@ from lilliput.network import Network
 from lilliput.prune.channels import Goal
 from lilliput.prune.cost import network_macs
 from lilliput.prune.from_context import shrink
-from lilliput.prune.importance import NEEDS_DATA, Criterion
+from lilliput.prune.importance import NEEDS_DATA, NEEDS_LABELS, Criterion
 from lilliput.prune.protect import matching_modules
 from lilliput.steps.base import STAGES, Kind, Step
 
@@ -41,12 +41,12 @@ class PruneChannels(Step):
     max_macs: float | None = Field(None, gt=0, description="multiply-adds left, at most")
     max_params: float | None = Field(None, gt=0, description="parameters left, at most")
     max_latency_ms: float | None = Field(None, gt=0, description="float latency on the target")
-    criterion: Criterion = Field("l2", description="what makes a channel dear")
+    criterion: Criterion = Field("output", description="what makes a channel dear")
     scope: Literal["global", "local"] = Field(
         "global", description="rank all channels together, or take the same share of every group"
     )
     normalise: Literal["mean", "macs", "none"] = Field(
-        "mean", description="divide scores by the group's mean, by multiply-adds saved, or not"
+        "macs", description="divide scores by multiply-adds saved, by the group's mean, or not"
     )
     protect: tuple[str, ...] = Field(
         (), description="globs of layers whose inputs and outputs keep their widths"
@@ -56,7 +56,7 @@ class PruneChannels(Step):
         "auto", description="width grid; auto measures the target once"
     )
     min_width: int = Field(1, ge=1, description="channels that every group keeps")
-    score_images: int = Field(256, ge=1, description="examples for taylor and fisher")
+    score_images: int = Field(256, ge=1, description="examples for output, taylor and fisher")
     bn_images: int = Field(512, ge=0, description="examples for batch-norm statistics")
 
     @model_validator(mode="after")
@@ -72,11 +72,13 @@ class PruneChannels(Step):
     def requires(self, candidate: Candidate, context: Context) -> None:
         self.check_kind(candidate)
         matching_modules(candidate.the_network(), self.protect)
-        if self.criterion in NEEDS_DATA and context.data.split("train").targets is None:
+        if self.criterion in NEEDS_DATA or self.bn_images:
+            context.data.split("train")
+        if self.criterion in NEEDS_LABELS and context.data.train.targets is None:
             raise Refused(
                 f"the criterion {self.criterion!r} needs labels, and the training examples have "
                 "none",
-                hint="use `criterion: l2` or `criterion: bn_scale`",
+                hint="use `criterion: output`, which needs none",
             )
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
