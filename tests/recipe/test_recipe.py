@@ -256,6 +256,13 @@ def test_paths_begin_at_the_recipes_folder(tmp_path: Path, monkeypatch: pytest.M
     assert Recipe.parse(recipe.dump()) == recipe
 
 
+def test_a_named_set_stays_one_beside_a_folder_of_its_name(tmp_path: Path):
+    (tmp_path / "digits").mkdir()
+    recipe = Recipe.parse(GOOD.replace("digits", "{source: digits, test: set5}"))
+    assert recipe.placed(tmp_path).data == recipe.data
+    assert recipe.data.settings() == {"test": "set5"}
+
+
 def test_placing_makes_a_recipe_work_from_anywhere(tmp_path: Path):
     (tmp_path / "photos").mkdir()
     recipe = Recipe.parse(GOOD.replace("digits", "photos"))

@@ -79,6 +79,10 @@ class DataSection(Noun):
     calibration: str | None = Field(None, description="another source for value ranges")
     test: str | None = Field(None, description="another source for the final figures")
 
+    def settings(self) -> dict[str, str]:
+        """The other sources that are named: keywords of `load_data`."""
+        return {k: v for k, v in self.model_dump(exclude={"source"}).items() if v is not None}
+
 
 class TaskSection(Noun):
     """What the network is for: a task's name and that task's own settings."""

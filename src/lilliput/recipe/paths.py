@@ -27,8 +27,9 @@ def with_short_forms(plain: Mapping[str, Any]) -> dict[str, Any]:
 def placed(plain: Mapping[str, Any], home: Path) -> dict[str, Any]:
     """The recipe with its relative paths joined to `home`.
 
-    A data source is a path if something of that name is there; else it is the name of a set. The
-    part of a reference before its colon is a path if it ends in .py.
+    A data source is a path if something of that name is there, unless a named set is called so,
+    which `load_data` prefers too. The part of a reference before its colon is a path if it ends
+    in .py.
     """
     full = with_short_forms(plain)
     for section, change in (("model", _model_placed), ("data", _data_placed)):
@@ -48,9 +49,11 @@ def _model_placed(section: Mapping[str, Any], home: Path) -> dict[str, Any]:
 
 
 def _data_placed(section: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    from lilliput.data.sources.named import NAMED
+
     full = dict(section)
     for name in _DATA_FIELDS:
-        if isinstance(full.get(name), str):
+        if isinstance(full.get(name), str) and full[name] not in NAMED:
             there = home / full[name]
             reference = _reference_placed(full[name], home)
             full[name] = str(there) if there.exists() else reference
