@@ -77,7 +77,7 @@ class Row:
             "metric": _plain(self.figure("metric")),
             "change": _signed(self.change),
             "latency": _latency(self.figures.get("latency")),
-            "speed": _speed(self.figures.get("ratio"), self.verdict),
+            "speed": "1.00×" if self.original else _speed(self.figures.get("ratio"), self.verdict),
             "size": _shown(self.figures.get("bytes"), format_bytes),
             "p90": _shown(self.figures.get("latency_p90"), format_ms),
             "MACs": _shown(self.figures.get("macs"), format_count),
