@@ -124,6 +124,27 @@ def test_a_grid_of_tops_of_steps_moves_widths_up_or_down():
     assert allocate(analysis, scores, policy, ratio=0.8).kept[first] == 4
 
 
+@pytest.mark.parametrize("name", ["plain", "residual", "inverted_residual", "u_net"])
+def test_what_the_grid_leaves_of_a_goal_is_given_back(name):
+    network, analysis, scores = prepared(name)
+    policy = Policy(round_width=multiples_of(2))
+    for share in (0.5, 0.7, 0.9):
+        goal = share * analysis.macs()
+        plan = allocate(analysis, scores, policy, max_macs=goal)
+        assert analysis.macs(plan.classes) <= goal
+        for group, kept in plan.kept.items():
+            whole = len(group.classes)
+            if kept < whole:
+                wider = min(kept + 2, whole) - kept
+                ranked = sorted(set(group.classes) & set(plan.classes), key=lambda n: scores[n])
+                back = set(ranked[len(ranked) - wider :])
+                assert analysis.macs(set(plan.classes) - back) > goal
+        widths = {
+            len(layer.outputs) % 2 for layer in analyse(cut(network, analysis, plan.classes)).layers
+        }
+        assert widths <= {0, 1}
+
+
 def test_the_kind_of_layer_reaches_the_grid():
     _, analysis, scores = prepared("inverted_residual")
     asked = set()

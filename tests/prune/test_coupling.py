@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lilliput.artifact import TensorSpec
 from lilliput.errors import LilliputError
 from lilliput.network import Network
-from lilliput.prune import analyse, cut
+from lilliput.prune import analyse, cut, trial
 from lilliput.prune.components import components
 from lilliput.prune.slicing import slice_module
 from lilliput.testing.zoo import shake, zoo
@@ -309,6 +309,63 @@ def test_work_done_outside_of_torch_is_found_by_trial():
     reasons = " ".join(reason for group in analysis.frozen for reason in group.reasons)
     assert "trial cut does not run" in reasons
     assert "meets a constant tensor" in reasons
+
+
+class Pair(nn.Module):
+    """Two branches of which either may shrink, but not both."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+        self.after, self.other = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        one, two = self.one(x), self.two(x)
+        if one.shape[1] < 8 and two.shape[1] < 8:
+            raise RuntimeError("one of us has to stay")
+        return self.after(one) + self.other(two)
+
+
+def test_groups_that_only_fail_together_are_not_both_free():
+    network = network_of(Pair(), 3, 4, 4)
+    analysis = analyse(network)
+    assert [group.name for group in analysis.prunable] == ["one"]
+    cut(network, analysis, analysis.prunable[0].classes[:5])
+
+
+def test_slices_of_single_channels():
+    class Slices(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 2, 1)
+            self.one, self.two = nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.one(x[:, :1]) + self.two(x[:, 1:])
+
+    assert not analyse(network_of(Slices(), 3, 4, 4)).prunable
+
+
+def test_rounding_is_told_from_error_by_a_second_run_in_double(monkeypatch):
+    wide = nn.Sequential(nn.Linear(9, 700), nn.Tanh(), nn.Linear(700, 900), nn.Tanh())
+    network = network_of(nn.Sequential(wide, nn.Linear(900, 3)), 9)
+    analysis = analyse(network)
+    classes = [number for group in analysis.prunable for number in group.classes[::3]]
+    bench = trial.Bench(network, analysis)
+    single = bench.error(classes)
+    assert 0 < single < 1e-5
+    monkeypatch.setattr(trial, "TOLERANCE", single / 1e3)
+    assert bench.error(classes) < 1e-12
+
+
+def test_differences_that_cannot_be_compared_are_infinite():
+    one = torch.ones(2)
+    assert trial.difference([], []) == float("inf")
+    assert trial.difference([one], [one, one]) == float("inf")
+    assert trial.difference([one], [torch.ones(3)]) == float("inf")
+    assert trial.difference([one * torch.nan], [one]) == float("inf")
+    assert trial.difference([one], [one * 4]) == 0.75
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

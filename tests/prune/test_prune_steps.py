@@ -217,6 +217,28 @@ def test_super_resolution_keeps_its_colours(tmp_path):  # users-ask 40
     assert len(made.module[2].weight) < 24
 
 
+def test_milliseconds_are_the_ratio_to_the_original_times_its_usual_time(context, monkeypatch):
+    import lilliput.search.probe as probing
+
+    drift = iter([1.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+
+    class Price:
+        def __init__(self, float_ms):
+            self.float_ms = float_ms
+
+    def probe(networks, original, context):
+        slow = next(drift)
+        return {k: Price(slow * network_macs(n) / 1e4) for k, n in networks.items()}
+
+    monkeypatch.setattr(probing, "probe", probe)
+    whole = network_macs(original(context))
+    limit = 0.6 * whole / 1e4
+    made = PruneChannels(max_latency_ms=limit).shrink(original(context), context)
+    tried = [f["ms"] for event, f in context.journal.events if event == "latency tried"]
+    assert network_macs(made) / 1e4 <= limit
+    assert tried[1] <= whole / 1e4 * 2
+
+
 # blocks
 
 
@@ -269,6 +291,27 @@ def test_a_block_that_saves_no_time_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(prune_blocks, "saved_by", lambda n, blocks, c: saved)
     made = PruneBlocks(count=1).apply(context.original, context).the_network()
     assert list(removable_blocks(made)) == ["2.0", "2.1"]
+
+
+def test_time_saved_is_measured_on_the_files(tmp_path, monkeypatch):
+    import lilliput.search.probe as probing
+
+    class Price:
+        def __init__(self, best_ms):
+            self.best_ms = best_ms
+
+    monkeypatch.setattr(
+        probing,
+        "probe",
+        lambda networks, original, context: {
+            k: Price(network_macs(n) / 1e6) for k, n in networks.items()
+        },
+    )
+    context = context_of("residual", tmp_path)
+    blocks = removable_blocks(original(context))
+    saved = saved_by(original(context), blocks, context)
+    assert saved == pytest.approx({path: block.macs / 1e6 for path, block in blocks.items()})
+    assert context.journal.events[-1] == ("block latency", {"saved_ms": saved})
 
 
 def test_where_latency_cannot_be_measured_multiply_adds_stand_in(tmp_path):

@@ -103,14 +103,14 @@ def _least(
     # rounding of widths makes the cost uneven here and there
     while not met(low):
         low += 1
-    return chooser.first(low)
+    return chooser.refilled(chooser.first(low), lambda classes: cost(classes) <= goal)
 
 
 class _Chooser:
     """The order in which classes go, and what a prefix of it comes to on the width grid."""
 
     def __init__(self, analysis: Analysis, scores: Scores, policy: Policy) -> None:
-        self.analysis, self.policy = analysis, policy
+        self.analysis, self.policy, self.scores = analysis, policy, scores
         self.ranked: dict[Group, list[int]] = {}
         for group in analysis.prunable:
             free = [number for number in group.classes if number not in policy.protected]
@@ -158,12 +158,44 @@ class _Chooser:
         if self.grid is not None:
             for group in self.ranked:
                 kept[group] = self.grid.nearest(group, kept)
-        classes = [
-            number
-            for group, ranked in self.ranked.items()
-            for number in ranked[: len(ranked) - kept[group]]
-        ]
-        return Allocation(tuple(sorted(classes)), kept)
+        return Allocation(self.gone(kept), kept)
+
+    def gone(self, kept: Mapping[Group, int]) -> tuple[int, ...]:
+        """The cheapest classes of each group, so that these counts stay."""
+        return tuple(
+            sorted(
+                number
+                for group, ranked in self.ranked.items()
+                for number in ranked[: len(ranked) - kept[group]]
+            )
+        )
+
+    def refilled(self, plan: Allocation, met: Callable[[Collection[int]], bool]) -> Allocation:
+        """What the width grid left of the goal is given back, step by step of the grid.
+
+        The step that brings back the highest scores per multiply-add goes first.
+        """
+        if self.grid is None:
+            return plan
+        kept, macs = dict(plan.kept), self.analysis.macs(plan.classes)
+        open_ = [group for group, ranked in self.ranked.items() if kept[group] < len(ranked)]
+        while open_:
+            steps = []
+            for group in open_:
+                wider = {**kept, group: self.grid.above(group, kept)}
+                ranked = self.ranked[group]
+                back = ranked[len(ranked) - wider[group] : len(ranked) - kept[group]]
+                classes = self.gone(wider)
+                price = max(self.analysis.macs(classes) - macs, 1)
+                if met(classes):
+                    steps.append((float(self.scores[back].sum()) / price, group, wider[group]))
+            if not steps:
+                break
+            _, best, count = max(steps, key=lambda step: step[0])
+            kept[best] = count
+            macs = self.analysis.macs(self.gone(kept))
+            open_ = [g for _, g, _ in steps if kept[g] < len(self.ranked[g])]
+        return Allocation(self.gone(kept), kept)
 
 
 class _Grid:
@@ -207,6 +239,15 @@ class _Grid:
         moves = {min(max(move, least - kept[group]), whole - kept[group]) for move in moves}
         return kept[group] + max(
             moves, key=lambda move: (self._work(widths, move), -abs(move), move)
+        )
+
+    def above(self, group: Group, kept: Mapping[Group, int]) -> int:
+        """The next larger count that is as good on the grid as its neighbours."""
+        whole = len(self.chooser.ranked[group])
+        return next(
+            count
+            for count in range(kept[group] + 1, whole + 1)
+            if self.nearest(group, {**kept, group: count}) == count
         )
 
     def _work(self, widths: list[tuple[int, int, int]], move: int) -> float:

@@ -152,29 +152,31 @@ def disproved(network: Network, analysis: Analysis, suspects: Sequence[Suspect])
     All at once in the good case: one class of each kind, then half of each kind. A failure is
     traced to its kinds by trials of halves, and what is left must pass together.
     """
-    if not suspects:
-        return []
     bench = Bench(network, analysis)
-    failed = _search(bench, list(suspects))
+    if not suspects or _hold(bench, suspects):
+        return []
+    failed = _culprits(bench, list(suspects))
     left = [suspect for suspect in suspects if suspect not in failed]
-    if failed and left and not _hold(bench, left):
+    if not _hold(bench, left):
         accepted: list[Suspect] = []
         for suspect in left:
             (accepted if _hold(bench, [*accepted, suspect]) else failed).append(suspect)
     return [_judged(bench, suspect) for suspect in failed]
 
 
-def _search(bench: Bench, suspects: list[Suspect]) -> list[Suspect]:
-    if not suspects or _hold(bench, suspects):
-        return []
+def _culprits(bench: Bench, suspects: list[Suspect]) -> list[Suspect]:
+    """Those that fail alone, among suspects of which some combination fails."""
     if len(suspects) == 1:
         return suspects
     middle = len(suspects) // 2
-    return _search(bench, suspects[:middle]) + _search(bench, suspects[middle:])
+    halves = suspects[:middle], suspects[middle:]
+    return [one for half in halves if not _hold(bench, half) for one in _culprits(bench, half)]
 
 
 def _hold(bench: Bench, suspects: Sequence[Suspect]) -> bool:
     """Whether these can be cut exactly, in every combination that matters."""
+    if not suspects:
+        return True
     for chosen in _rounds(suspects):
         classes = _sparing(bench.analysis, chosen)
         if classes and not bench.error(classes) <= TOLERANCE:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -99,7 +101,7 @@ class PruneChannels(Step):
             min_width=self.min_width,
             score_images=self.score_images,
             bn_images=self.bn_images,
-            measure_ms=lambda smaller: _float_ms(smaller, context),
+            measure_ms=None if self.max_latency_ms is None else _stopwatch(context),
         )
 
     def _goal(self, network: Network) -> Goal:
@@ -109,8 +111,19 @@ class PruneChannels(Step):
         return Goal(self.ratio, max_macs, self.max_params, self.max_latency_ms)
 
 
-def _float_ms(network: Network, context: Context) -> float:
-    """Latency on the target of the network's float file, timed beside the original's."""
+def _stopwatch(context: Context) -> Callable[[Network], float]:
+    """Latency on the target of a network's float file, free of the machine's slow drifts.
+
+    Each is timed beside the original, and the ratio is applied to the original's usual time.
+    """
     from lilliput.search.probe import probe
 
-    return probe({"trial": network}, context.original.the_network(), context)["trial"].float_ms
+    original = context.original.the_network()
+    usual: list[float] = []
+
+    def milliseconds(network: Network) -> float:
+        prices = probe({"trial": network, "whole": original}, original, context)
+        usual.append(prices["whole"].float_ms)
+        return prices["trial"].float_ms / usual[-1] * statistics.median(usual)
+
+    return milliseconds
