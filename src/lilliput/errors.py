@@ -28,7 +28,7 @@ class LilliputError(Exception):
 
 
 class Refused(LilliputError):
-    """A step, runtime or source that cannot take what it was given, said before anything is spent."""
+    """Something cannot take what it was given, and says so before anything is spent."""
 
 
 class Mistakes(LilliputError):

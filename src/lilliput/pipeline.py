@@ -63,7 +63,7 @@ def execute(recipe: Recipe, run: RunFolder, progress: Progress | None = None) ->
 def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
     """Load model and data, export the original, note what the figures will be taken on."""
     task = task_of(recipe.task.model_dump())
-    data = task.prepare(load_data(recipe.data.source, task=task, seed=recipe.seed))
+    data = load_examples(recipe, task)
     original = load_original(recipe, task, data)
     context = Context(
         data=data,
@@ -76,6 +76,7 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
         checkpoints=run.checkpoints,
         budget=recipe.budget,
         seed=recipe.seed,
+        device=recipe.device,
         train_threads=recipe.train_threads,
         journal=run.journal,
         progress=progress,
@@ -84,8 +85,14 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
     context = replace(context, data=data)
     if why:
         progress.say(why)
-    run.journal.note("data", seed=recipe.seed, validation_from_test=why, **describe(data))
+    run.journal.note("data", **{**describe(data), "seed": recipe.seed, "validation_from_test": why})
     return Prepared(context, original, _reference(original, context))
+
+
+def load_examples(recipe: Recipe, task: Task) -> Dataset:
+    """The recipe's data, prepared for its task."""
+    loaded = load_data(recipe.data.source, task=task, seed=recipe.seed, **recipe.data.settings())
+    return task.prepare(loaded)
 
 
 def load_original(recipe: Recipe, task: Task, data: Dataset) -> Candidate:
@@ -106,7 +113,7 @@ def _input_spec(shape: tuple[int, ...] | None) -> tuple[TensorSpec, ...]:
     """One input of the shape that the recipe gives, batch first and free."""
     if shape is None:
         return ()
-    return (TensorSpec(name="input", shape=(None, *shape[1:]), sample=shape),)
+    return (TensorSpec(name="", shape=(None, *shape[1:]), sample=shape),)
 
 
 def describe(data: Dataset) -> dict[str, Any]:

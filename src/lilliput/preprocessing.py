@@ -24,7 +24,7 @@ class Preprocessing(Noun):
     size: tuple[int, int] | None = None
 
     def __call__(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
-        """(N, H, W, C) of 0..255 → (N, C, H, W) float32. Raises `LilliputError` on a wrong shape."""
+        """(N, H, W, C) of 0..255 → (N, C, H, W) float32; `LilliputError` on another shape."""
         if images.ndim != 4 or images.shape[-1] != self.channels:
             raise LilliputError(
                 f"preprocessing expects pictures of shape (N, H, W, {self.channels}), "

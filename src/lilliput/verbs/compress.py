@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lilliput.runs.result import RunResult
-
 from lilliput.budget import Budget
 from lilliput.context import Progress, SilentProgress
-from lilliput.data.sources import load_data
 from lilliput.meter.host import usable_cores
 from lilliput.planning import Plan, stages_for
 from lilliput.preprocessing import Preprocessing
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
+from lilliput.runs.result import RunResult
 from lilliput.target import Target
 from lilliput.tasks import task_of
 
@@ -48,7 +46,7 @@ def compress(
         target: Where the files will run: a runtime's name, or a whole Target.
         budget: The limits; without any, the front spreads over speeds.
         preprocessing: How a picture becomes the network's input.
-        input_shape: Without the batch; unset, taken from the data.
+        input_shape: Batch first, as (1, 3, 32, 32); unset, taken from the data.
         seed: Fixes everything that is not a clock.
         time_budget_minutes: Time for the whole; more of it finds better files.
         epochs: Of a full training; unset, as many as the time allows.
@@ -124,11 +122,11 @@ def recipe_for(
 
 def check_goals(recipe: Recipe) -> Plan:
     """The plan of a recipe; refuses a budget that no cut can reach, before anything is spent."""
-    from lilliput.pipeline import load_original
+    from lilliput.pipeline import load_examples, load_original
     from lilliput.planning import bounds_of, check_reachable
 
     named = task_of(recipe.task.model_dump())
-    loaded = named.prepare(load_data(recipe.data.source, task=named, seed=recipe.seed))
+    loaded = load_examples(recipe, named)
     original = load_original(recipe, named, loaded)
     bounds = None if original.network is None else bounds_of(original.network)
     if bounds is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lilliput.errors import LilliputError
 from lilliput.meter import explain as engine
+from lilliput.meter.widths import WidthProfile, width_profile
 from lilliput.target import Target
 
 if TYPE_CHECKING:
@@ -24,4 +26,12 @@ def explain(file: Path | str, *, target: str | Target = "onnxruntime") -> Explan
         LilliputError: The file cannot be opened.
     """
     where = Target.parse(target) if isinstance(target, str) else target
-    return engine.explain(file, where)
+    return engine.explain(file, where, widths=_grid(where))
+
+
+def _grid(target: Target) -> WidthProfile | None:
+    """The target's measured widths; None for a runtime whose widths cannot be measured."""
+    try:
+        return width_profile(target)
+    except LilliputError:
+        return None
