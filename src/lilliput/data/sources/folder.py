@@ -71,7 +71,7 @@ def load_folder(folder: Path) -> Raw:
         for part, listed in found.items()
     }
     facts = {"mode": mode, "converted": sum(m != mode for m in modes)}
-    return Raw(folder.name, parts, augment=("flip",), classes=classes, facts=facts)
+    return Raw(folder.resolve().name, parts, augment=("flip",), classes=classes, facts=facts)
 
 
 def pictures_of(files: Sequence[Path], mode: str) -> Sequence[Array] | Array:

@@ -80,7 +80,7 @@ def load_data(
     # Where nobody gives test examples, they are half of the validation examples, whosever.
     foreign = "test" in named or ("validation" in named and "test" in raw.parts)
     alike = raw.alike and not foreign
-    return assemble(raw, others, named, seed=seed, alike=alike)
+    return assemble(raw, others, named, seed=seed, alike=alike, source=source)
 
 
 def _opened(source: str, seed: int, root: Path | None) -> Raw:

@@ -148,7 +148,13 @@ def disjoint(
 
 
 def assemble(
-    raw: Raw, others: Mapping[str, Split], named: Mapping[str, str], *, seed: int, alike: bool
+    raw: Raw,
+    others: Mapping[str, Split],
+    named: Mapping[str, str],
+    *,
+    seed: int,
+    alike: bool,
+    source: str | None = None,
 ) -> Dataset:
     """The data set of a source, some splits of which other sources give, by their names."""
     theirs = {split: f"from {other!r}" for split, other in named.items()}
@@ -158,7 +164,8 @@ def assemble(
     held, moved = disjoint(held, prints)
     held, calibration = with_calibration(held, raw.shares, seed)
     stated = {
-        "source": raw.name,
+        "source": raw.name if source is None else source,
+        "labelled": all(split.targets is not None for split in held.values()),
         "hash": content,
         "duplicates_moved": moved,
         "seed": seed,
@@ -174,5 +181,5 @@ def assemble(
         classes=raw.classes,
         synthetic=raw.synthetic,
         alike=alike,
-        facts={**stated, **raw.facts},
+        facts={**raw.facts, **stated},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -107,7 +108,9 @@ def _stored(pictures: Pictures, path: Path) -> Pictures:
             np.save(stream, pictures, allow_pickle=False)
         neighbour.replace(path)
     except OSError:
-        neighbour.unlink(missing_ok=True)
         return pictures
+    finally:
+        with contextlib.suppress(OSError):
+            neighbour.unlink(missing_ok=True)
     mapped = _mapped(path, len(pictures))
     return pictures if mapped is None else mapped
