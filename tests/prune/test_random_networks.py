@@ -128,7 +128,7 @@ def networks(draw) -> Network:
     return Network(module.eval(), (TensorSpec(name="x", shape=(None, 2, 16, 16)),))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(networks(), st.data())
 def test_any_cut_equals_zeroing(network, data):
     analysis = analyse(network)
