@@ -56,5 +56,4 @@ class Examples:
             yield inputs, None if batch.targets is None else torch.as_tensor(batch.targets)
 
     def steps(self) -> int:
-        per_example = int(getattr(self.task, "patches_per_image", 1))
-        return max(len(self.data.train) * per_example // self.batch_size, 1)
+        return max(self.task.epoch_steps(self.data.train, self.batch_size), 1)

@@ -79,7 +79,7 @@ class DataSection(Noun):
     calibration: str | None = Field(None, description="another source for value ranges")
     test: str | None = Field(None, description="another source for the final figures")
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """The other sources that are named: keywords of `load_data`."""
         return {k: v for k, v in self.model_dump(exclude={"source"}).items() if v is not None}
 

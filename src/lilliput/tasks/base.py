@@ -47,7 +47,7 @@ class Task(Protocol):
     def metric(self) -> Metric: ...
 
     def prepare(self, dataset: Dataset) -> Dataset:
-        """Check that the data suits the task and add what can be derived (low-resolution inputs)."""
+        """Check that the data suits the task, and add what can be derived (small pictures)."""
 
     def batches(
         self, split: Split, preprocessing: Preprocessing, size: int, *, layout: str = "image"
@@ -66,6 +66,9 @@ class Task(Protocol):
     ) -> Iterator[Batch]:
         """One epoch: shuffled, augmented, the short last batch dropped."""
 
+    def epoch_steps(self, split: Split, size: int) -> int:
+        """How many batches `training_batches` gives."""
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss of the batch against the truth."""
 
@@ -79,7 +82,7 @@ class Task(Protocol):
         """A network's outputs in the form of targets, to stand in for a truth that is not known."""
 
     def agreement(self, ours: Array, reference: Array) -> tuple[str, float]:
-        """How alike two networks' outputs are: ("top-1 agreement, %", 99.2) or ("PSNR, dB", 61.0)."""
+        """How alike two networks' outputs are: ("top-1 agreement, %", 99.2), ("PSNR, dB", 61)."""
 
     def settings(self) -> dict[str, Any]:
         """The task as JSON, enough to make it again: {"name": ..., settings}."""

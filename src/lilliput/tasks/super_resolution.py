@@ -1,0 +1,157 @@
+"""Super-resolution: a small picture in, the same picture `scale` times as large out.
+
+Measured as the literature does: PSNR on luminance, a border of `scale` pixels left out, the mean
+over pictures; low-resolution inputs are the antialiased bicubic reduction of the true picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lilliput.data.dataset import Array, Dataset, Split
+from lilliput.errors import LilliputError, Refused
+from lilliput.noun import Noun
+from lilliput.preprocessing import Preprocessing
+from lilliput.tasks.base import TASKS, Batch, Metric
+from lilliput.tasks.image_quality import luminance, psnr
+from lilliput.tasks.resize import resize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@TASKS.register("super_resolution")
+class SuperResolution(Noun):
+    """Networks of RGB pictures, or of luminance alone (`color: y`).
+
+    The network's output is a picture of 0..`255 / output_scale`.
+    """
+
+    name: Literal["super_resolution"] = "super_resolution"
+    scale: int = Field(2, ge=1, le=16, description="how many times larger")
+    color: Literal["rgb", "y"] = Field("rgb", description="what the network takes and gives")
+    patch: int = Field(48, ge=4, description="side of a training input, in pixels")
+    patches_per_image: int = Field(16, ge=1, description="patches of each picture an epoch")
+    shave: int | None = Field(None, ge=0, description="border left out of scores; unset: scale")
+    output_scale: float = Field(255.0, gt=0, description="brings the output to 0..255")
+
+    metric: ClassVar[Metric] = Metric("PSNR on luminance", "dB")
+
+    def prepare(self, dataset: Dataset) -> Dataset:
+        """Pairs of small and true pictures in every split, from the true pictures."""
+        return dataset.map_splits(self._paired)
+
+    def _paired(self, split: Split) -> Split:
+        if split.targets is not None and len(split) and np.ndim(split.targets[0]) == 3:
+            return split
+        pairs = [self._pair(np.asarray(picture)) for picture in split.inputs]
+        return Split([small for small, _ in pairs], [true for _, true in pairs])
+
+    def _pair(self, picture: Array) -> tuple[Array, Array]:
+        if picture.ndim != 3 or picture.dtype != np.uint8:
+            raise Refused(
+                f"super_resolution needs pictures, got an array of shape {picture.shape}",
+                hint="give a folder of pictures, or the named sets t91, set5, set14",
+            )
+        height, width = (side - side % self.scale for side in picture.shape[:2])
+        if min(height, width) < 2 * self.scale:
+            raise Refused(f"a picture of {picture.shape[1]}×{picture.shape[0]} is too small")
+        true = self._in_color(picture[:height, :width])
+        return resize(true, height // self.scale, width // self.scale), true
+
+    def _in_color(self, picture: Array) -> Array:
+        if self.color == "rgb":
+            return picture if picture.shape[-1] == 3 else np.repeat(picture[..., :1], 3, -1)
+        return np.asarray(np.floor(luminance(picture) + 0.5), np.uint8)[..., None]
+
+    def batches(
+        self, split: Split, preprocessing: Preprocessing, size: int, *, layout: str = "image"
+    ) -> Iterator[Batch]:
+        """One picture a batch, since their sizes differ; `size` is for pictures of one size."""
+        count = size if split.uniform else 1
+        for start in range(0, len(split), count):
+            part = split.take(np.arange(start, min(start + count, len(split))))
+            pictures = np.stack([np.asarray(x) for x in part.inputs])
+            inputs = preprocessing(pictures) if layout == "image" else pictures
+            targets = None if part.targets is None else np.stack(list(part.targets))
+            yield Batch((inputs,), targets)
+
+    def training_batches(
+        self,
+        split: Split,
+        preprocessing: Preprocessing,
+        size: int,
+        rng: np.random.Generator,
+        *,
+        layout: str = "image",
+        augment: tuple[str, ...] = (),  # noqa: ARG002  # turns and mirrors keep any patch's meaning
+    ) -> Iterator[Batch]:
+        """Random patches, turned and mirrored; targets (N, C, H, W) in the output's own range."""
+        if split.targets is None or layout != "image":
+            raise LilliputError("super_resolution trains on pictures; call `prepare` first")
+        order = rng.permutation(np.repeat(np.arange(len(split)), self.patches_per_image))
+        for start in range(0, len(order) - size + 1, size):
+            pairs = [
+                self._patch(split.inputs[n], split.targets[n], rng)
+                for n in order[start : start + size]
+            ]
+            side = min(small.shape[0] for small, _ in pairs)
+            small = np.stack([pair[0][:side, :side] for pair in pairs])
+            large = self.scale * side
+            true = np.stack([pair[1][:large, :large] for pair in pairs])
+            targets = true.astype(np.float32).transpose(0, 3, 1, 2) / np.float32(self.output_scale)
+            yield Batch((preprocessing(small),), np.ascontiguousarray(targets))
+
+    def _patch(self, small: Array, true: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Aligned squares of both pictures, in one of eight positions."""
+        height, width = small.shape[:2]
+        side = min(self.patch, height, width)
+        y, x = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
+        inner = small[y : y + side, x : x + side]
+        scale = self.scale
+        outer = true[scale * y : scale * (y + side), scale * x : scale * (x + side)]
+        turns, mirrored = int(rng.integers(0, 4)), bool(rng.integers(0, 2))
+        pair = (np.rot90(inner, turns), np.rot90(outer, turns))
+        return (pair[0][:, ::-1], pair[1][:, ::-1]) if mirrored else pair
+
+    def epoch_steps(self, split: Split, size: int) -> int:
+        return len(split) * self.patches_per_image // size
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean absolute error, which gives a higher PSNR than the squared one."""
+        from torch.nn import functional as F
+
+        return F.l1_loss(output, target)
+
+    def imitation(self, student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Tensor:  # noqa: ARG002
+        """Mean absolute error against the teacher's picture; there is nothing to soften."""
+        from torch.nn import functional as F
+
+        return F.l1_loss(student, teacher)
+
+    def pictures(self, outputs: Array) -> NDArray[np.uint8]:
+        """(N, C, H, W) as the network gives them → (N, H, W, C) uint8."""
+        values = np.clip(outputs.astype(np.float64) * self.output_scale, 0, 255)
+        return np.floor(values + 0.5).astype(np.uint8).transpose(0, 2, 3, 1)
+
+    def as_truth(self, outputs: Array) -> Array:
+        return self.pictures(outputs)
+
+    def scores(self, outputs: Array, targets: Array) -> NDArray[np.float64]:
+        shave = self.scale if self.shave is None else self.shave
+        ours = self.pictures(outputs)
+        return np.array(
+            [psnr(mine, true, shave=shave) for mine, true in zip(ours, targets, strict=True)]
+        )
+
+    def agreement(self, ours: Array, reference: Array) -> tuple[str, float]:
+        error = float(np.mean((ours.astype(np.float64) - reference) ** 2)) * self.output_scale**2
+        return "PSNR between the outputs, dB", float(10 * np.log10(255.0**2 / max(error, 1e-5)))
+
+    def settings(self) -> dict[str, Any]:
+        return self.model_dump()
