@@ -1,7 +1,4 @@
-"""Train the digits network, so that there is something to compress: about ten seconds.
-
-    python examples/digits/train.py --out runs/demo-network
-"""
+"""Train the digits network, so that there is something to compress: about ten seconds."""
 
 from __future__ import annotations
 

@@ -173,10 +173,16 @@ def test_fashion_from_the_package_of_debian(tmp_path):
     ("content", "message"),
     [
         (b"plain", "this file cannot be read: Not a gzipped file"),
-        (gzip.compress(b"\0\0\x0d\x01"), "not an idx file of bytes"),
-        (gzip.compress(b"\0\0\x08\x01\xff\xff\xff\xff"), "declares 4294967295 bytes"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x03ab"), "is not of the 3 bytes that it declares"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x01ab"), "is not of the 1 bytes that it declares"),
+        (gzip.compress(b"\0\0\x0d\x01", mtime=0), "not an idx file of bytes"),
+        (gzip.compress(b"\0\0\x08\x01\xff\xff\xff\xff", mtime=0), "declares 4294967295 bytes"),
+        (
+            gzip.compress(b"\0\0\x08\x01\0\0\0\x03ab", mtime=0),
+            "is not of the 3 bytes that it declares",
+        ),
+        (
+            gzip.compress(b"\0\0\x08\x01\0\0\0\x01ab", mtime=0),
+            "is not of the 1 bytes that it declares",
+        ),
     ],
 )
 def test_idx_files_are_bounded_by_what_they_declare(tmp_path, content, message):

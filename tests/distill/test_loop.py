@@ -14,8 +14,8 @@ from lilliput.distill.loop import (
     Schedule,
     best_thread_count,
     make_optimizer,
-    train,
     torch_threads,
+    train,
 )
 from lilliput.distill.losses import Hints, Imitation, Truth
 from lilliput.distill.sources import Examples

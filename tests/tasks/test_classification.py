@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
+import torch
 
 from lilliput.data.dataset import Dataset, Split
-from lilliput.errors import Refused
+from lilliput.errors import LilliputError, Refused
 from lilliput.preprocessing import Preprocessing
 from lilliput.tasks import task_of
 from lilliput.tasks.classification import augmented, shifted
@@ -27,6 +30,54 @@ def test_top_k_counts_an_answer_among_the_best() -> None:
     assert TASK.scores(outputs, np.array([2, 0])).tolist() == [0.0, 100.0]
     second = task_of({"name": "classification", "top_k": 2})
     assert second.scores(outputs, np.array([2, 0])).tolist() == [100.0, 100.0]
+
+
+def test_the_metric_is_called_what_it_counts() -> None:
+    assert TASK.metric == ("top-1", "%", True)
+    assert task_of({"name": "classification", "top_k": 5}).metric.name == "top-5"
+
+
+def test_scores_of_bytes_ties_and_nan() -> None:
+    assert TASK.scores(np.array([[0, 255, 1]], np.uint8), np.array([1])).tolist() == [100.0]
+    assert TASK.scores(np.ones((1, 3)), np.array([0])).tolist() == [100.0]
+    assert TASK.scores(np.full((2, 3), np.nan), np.array([0, 1])).tolist() == [0.0, 0.0]
+
+
+def test_outputs_that_are_no_class_scores_are_told() -> None:
+    with pytest.raises(LilliputError, match=r"shape \(N, classes\), got \(2, 3, 1, 1\)"):
+        TASK.scores(np.zeros((2, 3, 1, 1)), np.array([0, 1]))
+    with pytest.raises(LilliputError, match=r"of class 3, and the network gives scores of 3 cla"):
+        TASK.scores(np.zeros((2, 3)), np.array([0, 3]))
+
+
+def test_truth_and_agreement_are_of_the_best_class() -> None:
+    ours = np.array([[3.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 9.0]])
+    theirs = np.array([[1.0, 0.5], [2.0, 1.0], [5.0, 0.0], [0.0, 1.0]])
+    assert TASK.as_truth(ours).tolist() == [0, 1, 0, 1]
+    assert TASK.agreement(ours, theirs) == ("top-1 agreement, %", 75.0)
+
+
+def test_losses_are_the_formulas() -> None:
+    rng = np.random.default_rng(0)
+    student, teacher = (torch.from_numpy(rng.normal(size=(6, 4))) for _ in range(2))
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    log_p = torch.log_softmax(student, 1)
+    plain = float(-log_p[torch.arange(6), labels].mean())
+    assert float(TASK.loss(student, labels)) == pytest.approx(plain)
+    smooth = task_of({"name": "classification", "label_smoothing": 0.1})
+    expected = 0.9 * plain - 0.1 * float(log_p.mean())
+    assert float(smooth.loss(student, labels)) == pytest.approx(expected)
+    p, q = torch.softmax(teacher / 3, 1), torch.softmax(student / 3, 1)
+    divergence = 9 * float((p * (p / q).log()).sum()) / 6
+    assert float(TASK.imitation(student, teacher, temperature=3)) == pytest.approx(divergence)
+    assert float(TASK.imitation(teacher, teacher)) == pytest.approx(0, abs=1e-12)
+
+
+def test_batches_are_in_order_and_the_last_is_short() -> None:
+    split = Split(pictures(7), np.arange(7))
+    batches = list(TASK.batches(split, PLAIN, 3))
+    assert [len(batch.inputs[0]) for batch in batches] == [3, 3, 1]
+    assert np.concatenate([batch.targets for batch in batches]).tolist() == list(range(7))
 
 
 def test_an_epoch_has_every_example_once_with_its_own_label() -> None:
@@ -78,6 +129,37 @@ def test_labels_that_are_no_class_numbers_are_refused(labels: np.ndarray) -> Non
         TASK.prepare(Dataset("d", train=Split(pictures(4), labels)))
 
 
+def test_labels_beyond_the_classes_say_where() -> None:
+    data = Dataset("d", test=Split(pictures(3), np.array([0, 1, 2])), classes=("cat", "dog"))
+    with pytest.raises(Refused, match="of class 2, and there are 2 classes, from 0 to 1") as error:
+        TASK.prepare(data)
+    assert str(error.value).startswith("d, test: ")
+
+
+def test_fewer_labels_than_examples_are_refused() -> None:
+    with pytest.raises(Refused, match=r"got int64 of shape \(3,\)"):
+        TASK.prepare(Dataset("d", train=Split(pictures(4), np.arange(3))))
+
+
+def test_no_examples_different_sizes_and_unknown_augmentations_are_refused() -> None:
+    with pytest.raises(Refused, match="the data 'd' has no examples in any split"):
+        TASK.prepare(Dataset("d"))
+    mixed = Split([*pictures(1, 8), *pictures(1, 6)])
+    with pytest.raises(Refused, match=r"of one size, got \(6, 6, 3\) and \(8, 8, 3\)"):
+        TASK.prepare(Dataset("d", validation=mixed))
+    with pytest.raises(Refused, match="no augmentation 'flop'") as error:
+        TASK.prepare(Dataset("d", train=Split(pictures(2)), augment=("flop",)))
+    assert "'flip'" in str(error.value)
+
+
+def test_tasks_are_imported_without_torch() -> None:
+    code = (
+        "import sys; from lilliput.tasks import task_of; task_of('super_resolution'); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_unlabelled_examples_pass() -> None:
     assert TASK.prepare(Dataset("d", train=Split(pictures(4)))).train.targets is None
 
@@ -85,7 +167,9 @@ def test_unlabelled_examples_pass() -> None:
 def test_augmentation_is_no_bottleneck() -> None:
     inputs, rng = pictures(128, 32), np.random.default_rng(5)
     augmented(inputs, ("flip", "shift"), rng)
-    began = time.perf_counter()
-    for _ in range(10):
+    seconds = []
+    for _ in range(20):
+        began = time.perf_counter()
         augmented(inputs, ("flip", "shift"), rng)
-    assert (time.perf_counter() - began) / 10 < 0.05
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.005

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,7 +19,7 @@ from lilliput.models.session import TorchSession
 from lilliput.models.source import load_network
 from lilliput.preprocessing import Preprocessing
 from lilliput.tasks import task_of
-from lilliput.tasks.image_quality import luminance, psnr, ssim
+from lilliput.tasks.image_quality import luminance, psnr_y, ssim_y
 from lilliput.tasks.resize import cubic, resize, resize_weights
 
 
@@ -56,18 +57,61 @@ def test_luminance_of_black_and_white() -> None:
 
 def test_psnr_of_a_known_error_and_of_equal_pictures() -> None:
     grey = np.full((20, 20, 1), 100, np.uint8)
-    assert psnr(grey + 10, grey, shave=2) == pytest.approx(10 * np.log10(255**2 / 100))
-    assert psnr(grey, grey, shave=0) == 100.0
-    assert ssim(grey, grey, shave=0) == pytest.approx(1.0)
+    assert psnr_y(grey + 10, grey, shave=2) == pytest.approx(10 * np.log10(255**2 / 100))
+    assert psnr_y(grey, grey, shave=0) == 100.0
+    assert ssim_y(grey, grey, shave=0) == pytest.approx(1.0)
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_psnr_of_noise_on_grey_depends_on_its_power_alone(step: int, seed: int) -> None:
+    signs = np.random.default_rng(seed).choice([-1, 1], (16, 18, 1))
+    true = np.full((16, 18, 1), 100, np.uint8)
+    noisy = (true + step * signs).astype(np.uint8)
+    assert psnr_y(noisy, true, shave=3) == pytest.approx(20 * np.log10(255 / step))
+    assert psnr_y(true, noisy, shave=3) == psnr_y(noisy, true, shave=3)
+    assert ssim_y(noisy, true, shave=0) == pytest.approx(ssim_y(true, noisy, shave=0))
+    assert ssim_y(noisy, noisy, shave=0) == pytest.approx(1.0)
+    assert ssim_y(noisy, true, shave=0) < 1.0
+
+
+def test_ssim_of_one_window_is_the_formula() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(0, 256, (2, 11, 11)).astype(np.float64)
+    y, x = np.mgrid[-5:6, -5:6]
+    window = np.exp(-(x**2 + y**2) / (2 * 1.5**2))
+    window /= window.sum()
+    mean_a, mean_b = (window * a).sum(), (window * b).sum()
+    var_a, var_b = (window * (a - mean_a) ** 2).sum(), (window * (b - mean_b) ** 2).sum()
+    both = (window * (a - mean_a) * (b - mean_b)).sum()
+    c1, c2 = 2.55**2, 7.65**2
+    expected = ((2 * mean_a * mean_b + c1) * (2 * both + c2)) / (
+        (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    )
+    given_as = [plane[..., None].astype(np.uint8) for plane in (a, b)]
+    assert ssim_y(*given_as, shave=0) == pytest.approx(expected)
+
+
+def test_pictures_that_cannot_be_compared_say_why() -> None:
+    small, large = np.zeros((8, 8, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)
+    with pytest.raises(LilliputError, match=r"shape \(8, 8, 3\) cannot be compared") as error:
+        psnr_y(small, large, shave=2)
+    assert "`scale`" in str(error.value)
+    with pytest.raises(LilliputError, match=r"8×8 without a border of 4 pixels is less than 1×1"):
+        psnr_y(small, small, shave=4)
+    with pytest.raises(LilliputError, match=r"16×16 without a border of 3 pixels is less than 11"):
+        ssim_y(large, large, shave=3)
+    with pytest.raises(LilliputError, match=r"not of shape \(4, 4, 4\)"):
+        luminance(np.zeros((4, 4, 4), np.uint8))
 
 
 def test_shaved_borders_do_not_count() -> None:
     true = np.random.default_rng(1).integers(0, 256, (24, 24, 1)).astype(np.uint8)
     spoilt = true.copy()
     spoilt[:2] = 255 - spoilt[:2]
-    assert psnr(spoilt, true, shave=2) == 100.0
-    assert ssim(spoilt, true, shave=2) == pytest.approx(1.0)
-    assert psnr(spoilt, true, shave=0) < 30
+    assert psnr_y(spoilt, true, shave=2) == 100.0
+    assert ssim_y(spoilt, true, shave=2) == pytest.approx(1.0)
+    assert psnr_y(spoilt, true, shave=0) < 30
 
 
 def test_pairs_are_cropped_to_the_scale_and_patches_fit_together() -> None:
@@ -96,6 +140,81 @@ def test_grey_networks_see_luminance_alone() -> None:
     assert (data.test.inputs[0] == 235).all()
 
 
+def test_grey_pictures_become_grey_rgb_and_class_numbers_are_left_behind() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (12, 12, 1)).astype(np.uint8)
+    data = task_of("super_resolution").prepare(Dataset("d", test=Split([grey], np.array([3]))))
+    assert np.array_equal(data.test.targets[0], np.repeat(grey, 3, -1))
+
+
+def test_pairs_are_kept_and_checked() -> None:
+    task = task_of("super_resolution")
+    picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    once = task.prepare(Dataset("d", test=Split([picture])))
+    twice = task.prepare(once)
+    assert np.array_equal(once.test.inputs[0], twice.test.inputs[0])
+    assert np.array_equal(once.test.targets[0], twice.test.targets[0])
+    with pytest.raises(Refused, match=r"\(6, 8, 3\) has a true one of shape \(12, 16, 3\)") as e:
+        task_of({"name": "super_resolution", "scale": 4}).prepare(once)
+    assert "`scale` is 4" in str(e.value)
+
+
+def test_alpha_tensors_and_tiny_pictures_are_refused() -> None:
+    task = task_of("super_resolution")
+    with pytest.raises(Refused, match=r"needs pictures, got uint8 of shape \(8, 8, 4\)"):
+        task.prepare(Dataset("d", test=Split([np.zeros((8, 8, 4), np.uint8)])))
+    with pytest.raises(Refused, match="the data 'd' are ready tensors"):
+        task.prepare(Dataset("d", test=Split(np.zeros((2, 3, 8, 8))), layout="tensor"))
+    with pytest.raises(Refused, match="a picture of 8×4 is too small") as error:
+        task.prepare(Dataset("d", test=Split([np.zeros((5, 8, 3), np.uint8)])))
+    assert "5 pixels a side" in str(error.value)
+
+
+def test_one_picture_a_batch_unless_all_are_of_one_size() -> None:
+    task = task_of("super_resolution")
+
+    def sizes(*shapes: tuple[int, int]) -> list[int]:
+        pictures = [np.zeros((*shape, 3), np.uint8) for shape in shapes]
+        test = task.prepare(Dataset("d", test=Split(pictures))).test
+        return [len(batch.inputs[0]) for batch in task.batches(test, Preprocessing(), 2)]
+
+    assert sizes((8, 8), (8, 12), (8, 8)) == [1, 1, 1]
+    assert sizes((8, 8), (8, 8), (8, 8)) == [2, 1]
+
+
+@pytest.mark.parametrize("output_scale", [255.0, 1.0])
+def test_the_true_picture_as_output_scores_best_in_either_range(output_scale: float) -> None:
+    task = task_of({"name": "super_resolution", "output_scale": output_scale})
+    true = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3)).astype(np.uint8)
+    output = np.float32(true.transpose(0, 3, 1, 2)) / np.float32(output_scale)
+    assert np.array_equal(task.as_truth(output), true)
+    assert task.scores(output, true).tolist() == [100.0, 100.0]
+    assert task.agreement(output, output) == ("PSNR between the outputs, dB", 100.0)
+    apart = output + np.float32(10 / output_scale)
+    assert task.agreement(apart, output)[1] == pytest.approx(20 * np.log10(25.5), abs=1e-3)
+
+
+def test_training_targets_are_in_the_range_of_the_output() -> None:
+    raw = task_of({"name": "super_resolution", "output_scale": 1.0, "patch": 4})
+    data = raw.prepare(Dataset("d", train=Split([np.full((12, 12, 3), 200, np.uint8)])))
+    batch = next(raw.training_batches(data.train, Preprocessing(), 3, np.random.default_rng(0)))
+    assert batch.targets.dtype == np.float32
+    assert (batch.targets == 200).all()
+    assert (
+        float(raw.loss(torch.from_numpy(batch.targets) + 2, torch.from_numpy(batch.targets))) == 2
+    )
+    with pytest.raises(LilliputError, match="call `prepare` first"):
+        next(raw.training_batches(Split(data.train.inputs), Preprocessing(), 3, None))
+
+
+def test_every_turn_and_mirror_is_drawn_and_both_pictures_take_it() -> None:
+    task = task_of({"name": "super_resolution", "patch": 6, "patches_per_image": 200})
+    true = np.kron(np.arange(36).reshape(6, 6, 1), np.ones((2, 2, 3), int)).astype(np.uint8)
+    split = Split([true[::2, ::2]], [true])
+    (batch,) = task.training_batches(split, Preprocessing(), 200, np.random.default_rng(0))
+    assert np.allclose(batch.inputs[0], batch.targets[:, :, ::2, ::2])
+    assert len({picture.tobytes() for picture in batch.targets}) == 8
+
+
 def test_what_is_no_picture_is_refused() -> None:
     flat = Dataset("d", train=Split(np.zeros((3, 10), np.float32)))
     with pytest.raises(Refused, match=r"super_resolution needs pictures, got .*\(10,\)"):
@@ -106,6 +225,9 @@ def test_task_mistakes_name_the_nearest() -> None:
     with pytest.raises(LilliputError, match="no task 'clasification'") as error:
         task_of("clasification")
     assert "classification" in str(error.value)
+    with pytest.raises(LilliputError, match="the task has no name") as error:
+        task_of({"scale": 2})
+    assert "super_resolution" in str(error.value)
     with pytest.raises(LilliputError, match="no setting 'scael'") as error:
         task_of({"name": "super_resolution", "scael": 2})
     assert "scale" in str(error.value)
@@ -118,17 +240,23 @@ def read(folder: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("scale", "decibels"), [(2, 33.68), (4, 28.43)])
+@pytest.mark.parametrize(
+    ("scale", "decibels", "similarity"),
+    [(2, 33.68, 0.9299), (3, 30.40, 0.8682), (4, 28.43, 0.8104)],
+)
 def test_bicubic_on_set5_is_what_papers_report(
-    shared_data: Path, scale: int, decibels: float
+    shared_data: Path, scale: int, decibels: float, similarity: float
 ) -> None:
     task = task_of({"name": "super_resolution", "scale": scale})
     test = task.prepare(Dataset("set5", test=Split(read(shared_data / "sr" / "set5")))).test
-    scores = [
-        psnr(resize(small, *true.shape[:2]), true, shave=scale)
+    pairs = [
+        (resize(small, *true.shape[:2]), true)
         for small, true in zip(test.inputs, test.targets, strict=True)
     ]
+    scores = [psnr_y(ours, true, shave=scale) for ours, true in pairs]
     assert np.mean(scores) == pytest.approx(decibels, abs=0.01)
+    alike = [ssim_y(ours, true, shave=scale) for ours, true in pairs]
+    assert np.mean(alike) == pytest.approx(similarity, abs=0.001)
 
 
 @pytest.mark.data
