@@ -20,7 +20,9 @@ def task_of(settings: Mapping[str, Any] | str) -> Task:
         LilliputError: An unknown task or setting, with the nearest name; a value out of bounds.
     """
     named = {"name": settings} if isinstance(settings, str) else dict(settings)
-    kind: Any = TASKS[str(named.get("name"))]
+    if "name" not in named:
+        raise LilliputError("the task has no name", hint=f"known: {', '.join(TASKS)}")
+    kind: Any = TASKS[str(named["name"])]
     unknown = [key for key in named if key not in kind.model_fields]
     if unknown:
         raise LilliputError(

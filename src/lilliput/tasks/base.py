@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Metric(NamedTuple):
-    """The figure that a user cares for. `scale` turns the mean per-example score into `unit`."""
+    """The figure that a user cares for: the mean of per-example scores, in `unit`."""
 
     name: str
     unit: str
@@ -67,7 +67,7 @@ class Task(Protocol):
         """One epoch: shuffled, augmented, the short last batch dropped."""
 
     def epoch_steps(self, split: Split, size: int) -> int:
-        """How many batches `training_batches` gives."""
+        """How many batches `training_batches` gives for this split and batch size; maybe none."""
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss of the batch against the truth."""

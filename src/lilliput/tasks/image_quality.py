@@ -12,30 +12,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lilliput.errors import LilliputError
+
 Array = NDArray[Any]
 
 LUMINANCE = np.array([65.481, 128.553, 24.966]) / 255.0
 PEAK = 255.0
+WINDOW = 11
 MOST_DB = 100.0
 """Given to equal pictures, whose PSNR is infinite, so that means stay finite."""
 
 
 def luminance(picture: Array) -> NDArray[np.float64]:
-    """(H, W, 3) of 0..255 → (H, W) of 16..235; a grey (H, W, 1) picture is luminance already."""
+    """(H, W, 3) of 0..255 → (H, W) of 16..235; a grey (H, W, 1) picture is luminance already.
+
+    Raises:
+        LilliputError: Neither one nor three channels.
+    """
+    if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
+        raise LilliputError(
+            f"luminance is of (H, W, 3) or (H, W, 1) pictures, not of shape {picture.shape}"
+        )
     values = picture.astype(np.float64)
     return values[..., 0] if values.shape[-1] == 1 else 16.0 + values @ LUMINANCE
 
 
-def psnr(ours: Array, truth: Array, *, shave: int) -> float:
-    """Decibels of two (H, W, C) pictures on luminance, `shave` pixels of border left out."""
-    a, b = _inner(luminance(ours), shave), _inner(luminance(truth), shave)
+def psnr_y(ours: Array, truth: Array, *, shave: int) -> float:
+    """Decibels of two (H, W, C) pictures on luminance, `shave` pixels of border left out.
+
+    Raises:
+        LilliputError: Pictures of different sizes, or nothing left inside the border.
+    """
+    a, b = _compared(ours, truth, shave, least=1)
     error = float(np.mean((a - b) ** 2))
     return MOST_DB if error == 0 else min(10.0 * np.log10(PEAK**2 / error), MOST_DB)
 
 
-def ssim(ours: Array, truth: Array, *, shave: int) -> float:
-    """Mean structural similarity of two (H, W, C) pictures on luminance, in [-1, 1]."""
-    a, b = _inner(luminance(ours), shave), _inner(luminance(truth), shave)
+def ssim_y(ours: Array, truth: Array, *, shave: int) -> float:
+    """Mean structural similarity of two (H, W, C) pictures on luminance, in [-1, 1].
+
+    Raises:
+        LilliputError: Pictures of different sizes, or less than a window inside the border.
+    """
+    a, b = _compared(ours, truth, shave, least=WINDOW)
     mean_a, mean_b = _blurred(a), _blurred(b)
     var_a = _blurred(a * a) - mean_a**2
     var_b = _blurred(b * b) - mean_b**2
@@ -46,16 +65,32 @@ def ssim(ours: Array, truth: Array, *, shave: int) -> float:
     return float(np.mean(over / under))
 
 
-def _inner(plane: NDArray[np.float64], shave: int) -> NDArray[np.float64]:
-    return plane[shave:-shave, shave:-shave] if shave else plane
+def _compared(
+    ours: Array, truth: Array, shave: int, *, least: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both pictures' luminance inside the border."""
+    if ours.shape != truth.shape:
+        raise LilliputError(
+            f"a picture of shape {ours.shape} cannot be compared with one of {truth.shape}",
+            hint="is `scale` or `color` of the task what the network was made for?",
+        )
+    height, width = (side - 2 * shave for side in truth.shape[:2])
+    if min(height, width) < least:
+        raise LilliputError(
+            f"a picture of {truth.shape[1]}×{truth.shape[0]} without a border of {shave} pixels "
+            f"is less than {least}×{least}",
+            hint="give larger pictures, or a smaller `shave`",
+        )
+    inner = np.s_[shave : shave + height, shave : shave + width]
+    return luminance(ours)[inner], luminance(truth)[inner]
 
 
 def _blurred(plane: NDArray[np.float64]) -> NDArray[np.float64]:
     """Whole 11 × 11 Gaussian windows: (H, W) → (H - 10, W - 10)."""
-    distance = np.arange(11) - 5.0
+    distance = np.arange(WINDOW) - WINDOW // 2
     window = np.exp(-(distance**2) / (2 * 1.5**2))
     window /= window.sum()
     for axis in (0, 1):
-        views = np.lib.stride_tricks.sliding_window_view(plane, 11, axis=axis)
+        views = np.lib.stride_tricks.sliding_window_view(plane, WINDOW, axis=axis)
         plane = views @ window
     return plane

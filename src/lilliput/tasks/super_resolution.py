@@ -18,7 +18,7 @@ from lilliput.errors import LilliputError, Refused
 from lilliput.noun import Noun
 from lilliput.preprocessing import Preprocessing
 from lilliput.tasks.base import TASKS, Batch, Metric
-from lilliput.tasks.image_quality import luminance, psnr
+from lilliput.tasks.image_quality import MOST_DB, luminance, psnr_y
 from lilliput.tasks.resize import resize
 
 if TYPE_CHECKING:
@@ -42,32 +42,73 @@ class SuperResolution(Noun):
 
     metric: ClassVar[Metric] = Metric("PSNR on luminance", "dB")
 
+    @property
+    def border(self) -> int:
+        """Pixels of border that scores leave out."""
+        return self.scale if self.shave is None else self.shave
+
     def prepare(self, dataset: Dataset) -> Dataset:
-        """Pairs of small and true pictures in every split, from the true pictures."""
+        """Pairs of small and true pictures in every split.
+
+        Splits of pictures alone become pairs: the true picture is cropped to a multiple of `scale`
+        and reduced. Pairs are checked and kept, so that preparing twice changes nothing.
+
+        Raises:
+            Refused: What is no 8-bit picture of one or three channels, is too small to be scored,
+                or a pair whose sizes do not differ by `scale`.
+        """
+        if dataset.layout != "image":
+            raise Refused(
+                f"super_resolution needs pictures, and the data {dataset.name!r} are ready tensors",
+                hint="give uint8 pictures (H, W, C), for example as a folder",
+            )
         return dataset.map_splits(self._paired)
 
     def _paired(self, split: Split) -> Split:
-        if split.targets is not None and len(split) and np.ndim(split.targets[0]) == 3:
-            return split
-        pairs = [self._pair(np.asarray(picture)) for picture in split.inputs]
+        targets = split.targets
+        # Class numbers say nothing about a picture: they are left behind.
+        if targets is None or not len(split) or np.ndim(targets[0]) != 3:
+            pairs = [self._pair(np.asarray(picture)) for picture in split.inputs]
+        else:
+            both = zip(split.inputs, targets, strict=True)
+            pairs = [self._kept(np.asarray(small), np.asarray(true)) for small, true in both]
         return Split([small for small, _ in pairs], [true for _, true in pairs])
 
     def _pair(self, picture: Array) -> tuple[Array, Array]:
-        if picture.ndim != 3 or picture.dtype != np.uint8:
-            raise Refused(
-                f"super_resolution needs pictures, got an array of shape {picture.shape}",
-                hint="give a folder of pictures, or the named sets t91, set5, set14",
-            )
-        height, width = (side - side % self.scale for side in picture.shape[:2])
-        if min(height, width) < 2 * self.scale:
-            raise Refused(f"a picture of {picture.shape[1]}×{picture.shape[0]} is too small")
-        true = self._in_color(picture[:height, :width])
+        true = self._in_color(picture)
+        height, width = (side - side % self.scale for side in true.shape[:2])
+        true = self._scorable(true[:height, :width])
         return resize(true, height // self.scale, width // self.scale), true
 
+    def _kept(self, small: Array, true: Array) -> tuple[Array, Array]:
+        if tuple(self.scale * side for side in small.shape[:2]) != true.shape[:2]:
+            raise Refused(
+                f"a picture of shape {small.shape} has a true one of shape {true.shape}",
+                hint=f"the task's `scale` is {self.scale}: give pairs of that ratio, or true "
+                "pictures alone",
+            )
+        return self._in_color(small), self._scorable(self._in_color(true))
+
+    def _scorable(self, true: Array) -> Array:
+        least = max(2 * self.scale, 2 * self.border + 1)
+        if min(true.shape[:2]) < least:
+            raise Refused(
+                f"a picture of {true.shape[1]}×{true.shape[0]} is too small",
+                hint=f"with scale {self.scale} and a border of {self.border} pixels left out, "
+                f"pictures need {least} pixels a side",
+            )
+        return true
+
     def _in_color(self, picture: Array) -> Array:
+        if picture.ndim != 3 or picture.dtype != np.uint8 or picture.shape[-1] not in (1, 3):
+            raise Refused(
+                f"super_resolution needs pictures, got {picture.dtype} of shape {picture.shape}",
+                hint="give uint8 pictures (H, W, 3) or (H, W, 1): a folder, or the named sets "
+                "t91, set5, set14",
+            )
         if self.color == "rgb":
-            return picture if picture.shape[-1] == 3 else np.repeat(picture[..., :1], 3, -1)
-        return np.asarray(np.floor(luminance(picture) + 0.5), np.uint8)[..., None]
+            return picture if picture.shape[-1] == 3 else np.repeat(picture, 3, -1)
+        return np.floor(luminance(picture) + 0.5).astype(np.uint8)[..., None]
 
     def batches(
         self, split: Split, preprocessing: Preprocessing, size: int, *, layout: str = "image"
@@ -143,15 +184,15 @@ class SuperResolution(Noun):
         return self.pictures(outputs)
 
     def scores(self, outputs: Array, targets: Array) -> NDArray[np.float64]:
-        shave = self.scale if self.shave is None else self.shave
-        ours = self.pictures(outputs)
-        return np.array(
-            [psnr(mine, true, shave=shave) for mine, true in zip(ours, targets, strict=True)]
-        )
+        """PSNR in dB of each picture, (N,)."""
+        pairs = zip(self.pictures(outputs), targets, strict=True)
+        return np.array([psnr_y(ours, true, shave=self.border) for ours, true in pairs])
 
     def agreement(self, ours: Array, reference: Array) -> tuple[str, float]:
+        """PSNR of one output against the other, over all pixels and channels."""
         error = float(np.mean((ours.astype(np.float64) - reference) ** 2)) * self.output_scale**2
-        return "PSNR between the outputs, dB", float(10 * np.log10(255.0**2 / max(error, 1e-5)))
+        decibels = MOST_DB if error == 0 else min(10.0 * np.log10(255.0**2 / error), MOST_DB)
+        return "PSNR between the outputs, dB", float(decibels)
 
     def settings(self) -> dict[str, Any]:
         return self.model_dump()
