@@ -174,3 +174,11 @@ def test_a_block_that_fails_is_a_failure_with_its_output(tmp_path: Path) -> None
     (failing,) = snippets("```bash\necho told; exit 7\n```\n")
     with pytest.raises(pytest.fail.Exception, match=r"line 1 ended with 7(?s:.*)told"):
         run(failing, tmp_path)
+
+
+def test_claims_that_were_run_are_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    for name in ("overhead", "int8-holds", "resnet20-fast", "stopwatch"):
+        if (ROOT / "benchmarks/results" / f"{name}.json").is_file():
+            assert f"<!-- claims:{name} -->\n" in text, name
+            assert f"<!-- /claims:{name} -->" in text, name
