@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-PRIOR_RECOVERY = 0.35
+PRIOR_RECOVERY = 0.15
 """Share of the screened loss that is left after a full training, before any has finished."""
 
 

@@ -40,7 +40,7 @@ SCREEN_EXAMPLES = 2000
 RANK_EXAMPLES = 500
 """Validation examples that rank blocks: the differences are large, and there are many to rank."""
 
-HOPELESS = 6.0
+HOPELESS = 3.0
 """Times the loss that a full training is first expected to bring back to the limit."""
 
 REPAIR_EXAMPLES = 512
