@@ -9,6 +9,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lilliput.data.dataset import Dataset, Split
 from lilliput.errors import LilliputError, Refused
@@ -90,6 +92,34 @@ def test_an_epoch_has_every_example_once_with_its_own_label() -> None:
     for batch in batches:
         for picture, label in zip(batch.inputs[0], batch.targets, strict=True):
             assert np.array_equal(picture.transpose(1, 2, 0), inputs[label])
+
+
+@given(st.integers(1, 20), st.integers(1, 24))
+def test_an_epoch_has_as_many_batches_as_promised(count: int, size: int) -> None:
+    split = Split(np.zeros((count, 3), np.float32))
+    rng = np.random.default_rng(0)
+    batches = list(TASK.training_batches(split, PLAIN, size, rng, layout="tensor"))
+    assert len(batches) == TASK.epoch_steps(split, size)
+    assert all(len(batch.inputs[0]) == size and batch.targets is None for batch in batches)
+
+
+@pytest.mark.parametrize("layout", ["image", "tensor"])
+def test_only_pictures_are_augmented(layout: str) -> None:
+    inputs = pictures(8)
+    split = Split(inputs if layout == "image" else np.float32(inputs), np.arange(8))
+    rng = np.random.default_rng(0)
+    (batch,) = TASK.training_batches(split, PLAIN, 8, rng, layout=layout, augment=("flip", "shift"))
+    ready = inputs.transpose(0, 3, 1, 2) if layout == "image" else inputs
+    same = [
+        np.array_equal(x, ready[n]) for x, n in zip(batch.inputs[0], batch.targets, strict=True)
+    ]
+    assert all(same) == (layout == "tensor")
+
+
+def test_augmenting_leaves_the_given_pictures_alone() -> None:
+    inputs = pictures(16)
+    augmented(inputs, ("flip", "shift"), np.random.default_rng(0))
+    assert np.array_equal(inputs, pictures(16))
 
 
 def test_moved_pictures_are_windows_of_the_padded_one() -> None:

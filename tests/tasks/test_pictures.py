@@ -215,6 +215,21 @@ def test_every_turn_and_mirror_is_drawn_and_both_pictures_take_it() -> None:
     assert len({picture.tobytes() for picture in batch.targets}) == 8
 
 
+def test_patches_of_pictures_smaller_than_a_patch_are_cut_alike() -> None:
+    task = task_of({"name": "super_resolution", "patch": 8, "patches_per_image": 4})
+    sizes = ((12, 20), (40, 40))
+    data = task.prepare(Dataset("d", train=Split([np.zeros((*s, 3), np.uint8) for s in sizes])))
+    rng = np.random.default_rng(0)
+    (batch,) = task.training_batches(data.train, Preprocessing(), 8, rng)
+    assert batch.inputs[0].shape == (8, 3, 6, 6)
+    assert batch.targets.shape == (8, 3, 12, 12)
+
+
+def test_imitation_is_the_mean_distance_to_the_teacher() -> None:
+    student, teacher = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.25)
+    assert float(task_of("super_resolution").imitation(student, teacher)) == 0.25
+
+
 def test_what_is_no_picture_is_refused() -> None:
     flat = Dataset("d", train=Split(np.zeros((3, 10), np.float32)))
     with pytest.raises(Refused, match=r"super_resolution needs pictures, got .*\(10,\)"):

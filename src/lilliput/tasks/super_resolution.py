@@ -30,6 +30,9 @@ class SuperResolution(Noun):
     """Networks of RGB pictures, or of luminance alone (`color: y`).
 
     The network's output is a picture of 0..`255 / output_scale`.
+
+    Differs: luminance is kept in 8 bits like every picture. Networks of luminance score about
+    0.05 dB less at 35 dB than where it stays in floating point.
     """
 
     name: Literal["super_resolution"] = "super_resolution"
