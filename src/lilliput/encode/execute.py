@@ -50,6 +50,7 @@ class Execution:
             if self._asked:
                 reduced.prune()
             model = reduced.model
+        model = _unshared(model)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -88,6 +89,27 @@ class Execution:
         """`run` on every batch."""
         for batch in feeds():
             yield self.run(batch)
+
+
+def _unshared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a copy of an int8 weight for each of its readers.
+
+    The exact-sums switch rewrites weights in place, and ORT 1.32 stumbles over one that several
+    layers share.
+    """
+    import onnx
+
+    int8 = [t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    graph = Graph(model)
+    shared = [name for name in int8 if len(graph.consumers.get(name, [])) > 1]
+    for name in shared:
+        for number, node in enumerate(graph.consumers[name][1:]):
+            copy = graph.fresh(f"{name}_{number}")
+            graph.set_constant(copy, graph.weights(name))
+            for position, source in enumerate(node.input):
+                if source == name:
+                    node.input[position] = copy
+    return graph.model if shared else model
 
 
 def relative_error(ours: Execution, reference: Execution, feeds: Feeds) -> float:

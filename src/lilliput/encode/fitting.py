@@ -7,12 +7,13 @@ arXiv 1906.04721, section 4.2 and appendix D. `fit_weights` also chooses the int
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from lilliput.encode.execute import Execution, Feeds
+from lilliput.encode.execute import Feeds
+from lilliput.encode.frontier import Frontier
 from lilliput.encode.graph import Array, Graph, Layer
 from lilliput.encode.integers import from_rows, to_rows
 from lilliput.encode.moments import Moments, patches
@@ -56,13 +57,12 @@ def correct_biases(
     graph: Graph, placement: Placement, encoding: Encoding, feeds: Feeds, *, threads: int = 1
 ) -> Encoding:
     """The encoding with biases that take away each channel's mean error."""
-    for layer in placement.layers:
-        if layer.op == "MatMul":
-            continue
-        moments = collect(
-            graph, placement, encoding, [layer], feeds, threads=threads, squares=False
-        )
-        encoding = _with_bias(graph, encoding, layer, moments)
+    with _Pair(graph, placement, feeds, threads) as pair:
+        for index, layer in enumerate(placement.layers):
+            if layer.op != "MatMul":
+                moments = pair.collect(encoding, [layer], squares=False)
+                encoding = _with_bias(graph, encoding, layer, moments)
+            pair.passed(index)
     return encoding
 
 
@@ -74,61 +74,76 @@ def fit_weights(
     feeds: Feeds,
     *,
     threads: int = 1,
-    each: Callable[[Sequence[Layer]], Iterable[Layer]] = iter,
 ) -> Encoding:
     """The encoding with integers, scales and biases fitted to the calibration batches.
 
-    A weight that several layers share is fitted once, to all of them. `each` wraps the loop over
-    layers (a progress bar).
+    A weight that several layers share is fitted once, to all of them.
     """
     users: dict[str, list[Layer]] = {}
     for layer in placement.layers:
         users.setdefault(layer.weight, []).append(layer)
     fitted: set[str] = set()
-    for layer in each(placement.layers):
-        sharing = users[layer.weight]
-        moments = None
-        if layer.weight not in fitted:
-            fitted.add(layer.weight)
-            moments = collect(graph, placement, encoding, sharing, feeds, threads=threads)
-            rows = best_target(grouped_rows(graph, layer), moments)
-            steps, scales = optimize(rows, moments.covariance, grids(layer))
-            integers = _integers(graph, layer, steps, scales)
-            encoding = replace(encoding, weights={**encoding.weights, layer.weight: integers})
-        if layer.op == "MatMul":
-            continue
-        if moments is None or len(sharing) > 1:
-            moments = collect(
-                graph, placement, encoding, [layer], feeds, threads=threads, squares=False
-            )
-        encoding = _with_bias(graph, encoding, layer, moments)
+    with _Pair(graph, placement, feeds, threads) as pair:
+        for index, layer in enumerate(placement.layers):
+            sharing = users[layer.weight]
+            moments = None
+            if layer.weight not in fitted:
+                fitted.add(layer.weight)
+                moments = pair.collect(encoding, sharing)
+                encoding = _with_weights(graph, encoding, layer, moments, grids(layer))
+                pair.forget_after(layer, sharing)
+            if layer.op != "MatMul":
+                if moments is None or len(sharing) > 1:
+                    moments = pair.collect(encoding, [layer], squares=False)
+                encoding = _with_bias(graph, encoding, layer, moments)
+            pair.passed(index)
     return encoding
 
 
-def collect(
-    graph: Graph,
-    placement: Placement,
-    encoding: Encoding,
-    layers: Sequence[Layer],
-    feeds: Feeds,
-    *,
-    threads: int = 1,
-    squares: bool = True,
-) -> Moments:
-    """Moments of the layers' inputs, float beside int8, summed over the layers."""
-    inputs = list(dict.fromkeys(layer.input for layer in layers))
-    exact = Execution(graph.model, inputs, threads=threads)
-    ours = Execution(write_qdq(graph, placement, encoding), inputs, threads=threads)
-    rows = grouped_rows(graph, layers[0])
-    moments = Moments.zeros(len(rows), rows.shape[-1])
-    for batch in feeds():
-        theirs, made = exact.run(batch), ours.run(batch)
+class _Pair:
+    """The float graph and the int8 graph side by side, as far as the fitting has come."""
+
+    def __init__(self, graph: Graph, placement: Placement, feeds: Feeds, threads: int) -> None:
+        self.graph, self.placement = graph, placement
+        layers = placement.layers
+        self.exact = Frontier(graph, layers, feeds, threads=threads)
+        self.ours = Frontier(graph, layers, feeds, threads=threads)
+
+    def __enter__(self) -> _Pair:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.exact.close()
+        self.ours.close()
+
+    def collect(
+        self, encoding: Encoding, layers: Sequence[Layer], *, squares: bool = True
+    ) -> Moments:
+        """Moments of the layers' inputs, float beside int8, summed over the layers."""
+        rows = grouped_rows(self.graph, layers[0])
+        moments = Moments.zeros(len(rows), rows.shape[-1])
+        model = write_qdq(self.graph, self.placement, encoding)
         for layer in layers:
-            affine = encoding.activations[placement.tensors[layer.input]]
-            quantized = affine.dequantize(affine.quantize(made[layer.input]))
-            kept, places = patches(graph, layer, theirs[layer.input])
-            moments.add(kept, patches(graph, layer, quantized, places)[0], squares=squares)
-    return moments
+            self.exact.advance(self.graph.model, layer.input)
+            self.ours.advance(model, layer.input)
+            affine = encoding.activations[self.placement.tensors[layer.input]]
+            both = zip(self.exact.values(layer.input), self.ours.values(layer.input), strict=True)
+            for theirs, made in both:
+                quantized = affine.dequantize(affine.quantize(made))
+                kept, places = patches(self.graph, layer, theirs)
+                seen = patches(self.graph, layer, quantized, places)[0]
+                moments.add(kept, seen, squares=squares)
+        return moments
+
+    def forget_after(self, layer: Layer, sharing: Sequence[Layer]) -> None:
+        """Drop int8 tensors that were computed ahead, with a shared weight not yet fitted."""
+        for other in sharing:
+            if other.input != layer.input:
+                self.ours.forget(other.input)
+
+    def passed(self, index: int) -> None:
+        self.exact.passed(index)
+        self.ours.passed(index)
 
 
 def grouped_rows(graph: Graph, layer: Layer) -> Array:
@@ -148,6 +163,15 @@ def _integers(graph: Graph, layer: Layer, steps: Array, scales: Array) -> Intege
     rows = steps.reshape(shape[layer.axis], -1).astype(np.int8)
     values = from_rows(rows, shape, layer.axis)
     return Integers(values, scales.reshape(-1).astype(np.float32), layer.axis)
+
+
+def _with_weights(
+    graph: Graph, encoding: Encoding, layer: Layer, moments: Moments, grid: Grid
+) -> Encoding:
+    rows = best_target(grouped_rows(graph, layer), moments)
+    steps, scales = optimize(rows, moments.covariance, grid)
+    integers = _integers(graph, layer, steps, scales)
+    return replace(encoding, weights={**encoding.weights, layer.weight: integers})
 
 
 def _with_bias(graph: Graph, encoding: Encoding, layer: Layer, moments: Moments) -> Encoding:

@@ -23,6 +23,10 @@ MAX_FOLDED_BYTES = 1 << 20
 """A computed constant may not be larger than this: folding must never blow a file up."""
 
 
+FOLDED_ACROSS = frozenset(("Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "Add", "Concat"))
+"""What may stand before a batch norm that goes into the layer after it."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A simplified float model and the sentences that say what was done to it."""
@@ -240,6 +244,11 @@ def _fold_back(graph: Graph, node: onnx.NodeProto, scale: Array, shift: Array) -
 def _fold_forward(graph: Graph, node: onnx.NodeProto, scale: Array, shift: Array) -> bool:
     layer = graph.sole_consumer(node.output[0])
     if node.op_type != "BatchNormalization" or layer is None or layer.op_type != "Conv":
+        return False
+    before = graph.producers.get(node.input[0])
+    if before is not None and before.op_type not in FOLDED_ACROSS:
+        # A float activation (GELU, ...) leaves channels uneven and cannot be equalized; the norm,
+        # which runs in float beside it at little cost, evens them out for the 8 bits after it.
         return False
     if not np.isfinite(scale).all() or layer.input[0] != node.output[0]:
         return False
