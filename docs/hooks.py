@@ -289,7 +289,6 @@ def _references(names: Iterable[str]) -> Iterator[str]:
     from lilliput import _HOMES  # the public names' modules are written down only there
 
     for name in names:
-        yield f"### lilliput.{name}\n"
         yield f"::: {_HOMES[name]}.{name}\n"
 
 
