@@ -95,7 +95,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(deep_net, feeds) -> No
     layers = graph.layers()
 
     def peak(count: int) -> int:
-        frontier = Frontier(graph, layers, feeds(count=count, size=10), threads=1)
+        frontier = Frontier(graph, layers, feeds(count=count, size=200), threads=1)
         tracemalloc.start()
         for index, layer in enumerate(layers):
             frontier.advance(graph.model, layer.input)
