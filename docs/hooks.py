@@ -68,7 +68,8 @@ def front_page(text: str) -> str:
         if place.startswith(REPOSITORY_FILES):
             return words
         if place.startswith("docs/"):
-            return f"[{words}]({place.removeprefix('docs/')})"
+            page = place.removeprefix("docs/")
+            return f"[{words}]({page if Path(page).suffix else page + '/index.md'})"
         named = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
         return f"[{words}]({named.get(place, place)})"
 

@@ -11,6 +11,7 @@ A page's ```bash and ```python blocks run in order in a folder of their own; a b
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import shutil
@@ -182,3 +183,36 @@ def test_claims_that_were_run_are_in_the_readme() -> None:
         if (ROOT / "benchmarks/results" / f"{name}.json").is_file():
             assert f"<!-- claims:{name} -->\n" in text, name
             assert f"<!-- /claims:{name} -->" in text, name
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[str, str]:
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs/hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    pages: dict[str, str] = hooks.written_pages()
+    return pages
+
+
+def test_the_reference_holds_every_verb_stage_and_setting(written: dict[str, str]) -> None:
+    import lilliput
+    from lilliput.steps.base import STAGES
+
+    for verb in lilliput.VERBS:
+        assert f"## {verb}\n" in written["reference/cli.md"]
+        assert f"::: lilliput.verbs.{verb}.{verb}\n" in written["reference/python.md"]
+    for name in STAGES:
+        assert f"## {name}\n" in written["reference/stages.md"]
+        for setting in STAGES[name].model_fields:
+            assert f"| `{setting}` |" in written["reference/stages.md"], f"{name}.{setting}"
+    assert "| `--max-latency` TIME |" in written["reference/cli.md"]
+    assert "| `epochs` | `int` ≥ 0 | `10` |" in written["reference/stages.md"]
+    assert "| 3 | the budget is missed" in written["reference/cli.md"]
+
+
+def test_the_front_page_is_the_readme_with_its_links_moved(written: dict[str, str]) -> None:
+    assert "(tutorial/index.md)" in written["index.md"]
+    assert "(contributing.md)" in written["index.md"]
+    assert "](docs/" not in written["index.md"]
