@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 from pydantic_core import PydanticUndefined
 
 ROOT = Path(__file__).parents[1]
-REPOSITORY_FILES = ("src/", "examples/", "benchmarks/", "LICENSE", "Makefile")
+REPOSITORY_FILES = ("src", "examples", "benchmarks", "tests", "LICENSE", "Makefile")
 """What the README links to and the site does not hold; such links lose their address."""
 
 COMMENT = re.compile(r"^<!-- (?!/?claims:).*?-->\n", re.MULTILINE)
