@@ -36,7 +36,7 @@ check: $(STAMP)  ## formatting, lint, types, layers
 
 docs: $(STAMP)   ## build the documentation strictly, and run its snippets
 	$(BIN)/python -m pytest -q docs/test_snippets.py
-	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	$(BIN)/mkdocs build --strict --site-dir site
 
 claims: $(STAMP) ## rebuild the tables of README and docs from benchmarks/results
 	$(BIN)/python -m benchmarks --table

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -93,7 +94,7 @@ class Shrink(Search):
         epochs = self._epochs(training, context)
         final: dict[str, float] = {}
         began = time.monotonic()
-        while len(final) < self.finalists and not self._late(began, len(final)):
+        while len(final) < self.finalists and self._in_time(began, len(final), context):
             chosen = next_finalist(screened, final, allowed)
             if chosen is None:
                 return
@@ -117,12 +118,17 @@ class Shrink(Search):
             history=(*original.history, settings),
         )
 
-    def _late(self, began: float, finished: int) -> bool:
-        """Whether another training as long as the last ones would overrun `minutes`."""
+    def _in_time(self, began: float, finished: int, context: Context) -> bool:
+        """Whether another training as long as the last ones fits into `minutes`.
+
+        The answer is journalled: a run that is resumed stops where it had stopped.
+        """
         if self.minutes is None or not finished:
-            return False
+            return True
         spent = (time.monotonic() - began) / 60
-        return spent + 0.9 * spent / finished > self.minutes
+        fits = spent + 0.9 * spent / finished <= self.minutes
+        key = f"time for finalist {finished + 1}"
+        return bool(context.journal.once(key, partial(dict, fits=fits))["fits"])
 
     def _epochs(self, training: Training, context: Context) -> int:
         """As set, or as many as the time allows, by the pace of the short trainings."""
