@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Journal(Protocol):
     """The run's memory: what was noted is on disk before the call returns."""
 
-    def note(self, event: str, **facts: Any) -> None:
+    def note(self, event: str, /, **facts: Any) -> None:
         """Append one event; `facts` must go to JSON."""
 
     def once(self, key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Progress(Protocol):
 class SilentJournal:
     """Remembers nothing on disk: for tests and for the Python functions outside a run."""
 
-    def note(self, event: str, **facts: Any) -> None:
+    def note(self, event: str, /, **facts: Any) -> None:
         return None
 
     def once(self, key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

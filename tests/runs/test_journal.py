@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lilliput.context import SilentJournal
 from lilliput.errors import LilliputError
 from lilliput.measurement import Measurement
 from lilliput.runs.journal import Entry, JournalFile, read_entries
@@ -265,3 +266,12 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path):
             numbers = [e.facts["result"]["n"] for e in journal]
         assert numbers == list(range(len(numbers)))
         assert len(numbers) > acknowledged
+
+
+def test_a_fact_may_be_called_event(tmp_path: Path):
+    path = tmp_path / "journal.jsonl"
+    with JournalFile(path) as journal:
+        journal.note("said", event="a word")
+    (entry,) = read_entries(path)
+    assert (entry.event, entry.facts) == ("said", {"event": "a word"})
+    SilentJournal().note("said", event="a word")

@@ -129,7 +129,7 @@ class JournalFile:
         """All events so far, oldest first."""
         return tuple(self._entries)
 
-    def note(self, event: str, **facts: Any) -> None:
+    def note(self, event: str, /, **facts: Any) -> None:
         """Append one event; on disk when this returns.
 
         Raises:
