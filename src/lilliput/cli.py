@@ -24,6 +24,7 @@ from lilliput.cli_options import (
     Scale,
     Seed,
     Shape,
+    Size,
     Std,
     TargetName,
     Task,
@@ -80,6 +81,7 @@ def compress(
     mean: Mean = None,
     std: Std = None,
     scale: Scale = None,
+    size: Size = None,
     time_budget: Annotated[
         Any, option(units.parse_minutes, "TIME", "For the whole, as 30m or 2h.", panel=TIME)
     ] = None,
@@ -114,7 +116,7 @@ def compress(
             max_macs=max_macs,
             max_params=max_params,
         ),
-        "preprocessing": preprocessing_of(mean, std, scale, input_shape),
+        "preprocessing": preprocessing_of(mean, std, scale, input_shape, size),
         "input_shape": input_shape,
         "seed": seed,
         "time_budget_minutes": time_budget,
@@ -284,6 +286,7 @@ def evaluate(
     mean: Mean = None,
     std: Std = None,
     scale: Scale = None,
+    size: Size = None,
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -301,7 +304,7 @@ def evaluate(
         against=against,
         split=split,
         target=target_of(target, threads, None),
-        preprocessing=preprocessing_of(mean, std, scale, file_shape(file)),
+        preprocessing=preprocessing_of(mean, std, scale, file_shape(file), size),
         seed=seed,
         progress=progress_of(json=json, quiet=quiet),
     )

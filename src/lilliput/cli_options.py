@@ -58,6 +58,12 @@ Std = Annotated[
 Scale = Annotated[
     Any, option(units.parse_factor, "FACTOR", "On 0..255 before that: 1/255 or 1.", panel=INPUT)
 ]
+Size = Annotated[
+    Any,
+    option(
+        units.parse_height_width, "HxW", "Pictures are resized to it first: 96x96.", panel=INPUT
+    ),
+]
 Shape = Annotated[
     Any,
     option(
@@ -93,9 +99,10 @@ def preprocessing_of(
     std: Sequence[float] | None,
     scale: float | None,
     input_shape: Sequence[int | None] | None,
+    size: tuple[int, int] | None = None,
 ) -> Preprocessing | None:
     """What the options say, or None when they say nothing and the data decides."""
-    if mean is None and std is None and scale is None:
+    if mean is None and std is None and scale is None and size is None:
         return None
     from lilliput.preprocessing import Preprocessing
 
@@ -106,6 +113,7 @@ def preprocessing_of(
         mean=tuple(mean or (0.0,)),
         std=tuple(std or (1.0,)),
         channels=channels,
+        size=size,
     )
 
 

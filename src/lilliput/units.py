@@ -92,6 +92,21 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def parse_height_width(text: str) -> tuple[int, int]:
+    """`"96x128"` → (height, width) in pixels; `"96"` is a square.
+
+    Raises:
+        LilliputError: The text is not one or two positive whole numbers.
+    """
+    try:
+        sizes = parse_shape(text)
+    except LilliputError:
+        sizes = ()
+    if len(sizes) not in (1, 2):
+        raise _not(text, "a height and width", "96x96, 480x640, 96")
+    return sizes[0], sizes[-1]
+
+
 def parse_numbers(text: str) -> tuple[float, ...]:
     """`"0.485,0.456,0.406"` or `"0.5"` → numbers; one for all channels, or one a channel.
 

@@ -122,6 +122,16 @@ def test_the_number_of_channels(
 
 
 @pytest.mark.parametrize(
+    ("text", "size"), [("96x128", (96, 128)), ("96,128", (96, 128)), ("96", (96, 96))]
+)
+def test_pictures_are_resized_to_what_is_asked(
+    lilliput_: Call, compressed: dict[str, Any], text: str, size: tuple[int, int]
+):
+    lilliput_("compress", "a.py:b", "--size", text)
+    assert compressed["preprocessing"] == Preprocessing(size=size)
+
+
+@pytest.mark.parametrize(
     ("option", "text", "said"),
     [
         ("--max-latency", "3", "'3' is not a latency; write it like 3ms, 800us, 0.5s"),
@@ -129,6 +139,8 @@ def test_the_number_of_channels(
         ("--time-budget", "30", "'30' is not a time budget; write it like 90s, 30m"),
         ("--input-shape", "3xthree", "'3xthree' is not a shape"),
         ("--max-drop", "-1", "Invalid value for '--max-drop'"),
+        ("--size", "3x96x96", "'3x96x96' is not a height and width; write it like 96x96"),
+        ("--size", "big", "'big' is not a height and width"),
     ],
 )
 def test_options_that_cannot_be_read(lilliput_: Call, option: str, text: str, said: str):
