@@ -129,6 +129,20 @@ def test_depthwise_layers_run_where_they_were_measured_faster(
     assert any("measured faster" in note for note in outcome.notes)
 
 
+@pytest.mark.parametrize("wins", [True, False])
+def test_the_first_layer_runs_where_it_was_measured_faster(residual_net, feeds, wins) -> None:
+    ladder = Ladder(Settings(rounding="nearest"), feeds(), feeds(seed=3), faster=lambda *_: wins)
+    outcome = ladder.climb(residual_net)
+    skipped = "quantized 3 of 4 weighted layers, skipped: stem (first layer, measured faster in"
+    assert outcome.coverage.startswith(skipped) is wins
+    assert outcome.notes[-1] == "first layer (1) in " + (
+        "float: measured faster so" if wins else "int8: float was not measured faster"
+    )
+    kinds = {n.op_type for n in outcome.model.graph.node}
+    assert "Add" in kinds
+    assert ("Relu" in kinds) is wins
+
+
 @pytest.mark.parametrize(("choice", "count"), [("int8", 4), ("float", 3), ("auto", 4)])
 def test_depthwise_as_told(depthwise_net, spread_feeds, choice, count: int) -> None:
     fit, judge = spread_feeds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,10 @@ def artifact_of(model: onnx.ModelProto, folder: Path) -> Artifact:
 
 
 @pytest.fixture
-def start(residual_net, tmp_path):
+def start(residual_net, tmp_path, monkeypatch):
+    # A clock would decide about the first layer, and no test may hang on a clock.
+    monkeypatch.setattr("lilliput.steps.quantize._Trials.faster", lambda *_: False)
+
     def make(**changes: Any) -> tuple[Candidate, Context]:
         candidate = Candidate(id="a", artifact=artifact_of(residual_net, tmp_path))
         data = Dataset("noise", calibration=split(64, 0), validation=split(64, 1))
@@ -172,7 +176,9 @@ def test_a_missed_drop_is_labelled_and_delivered(start, monkeypatch) -> None:
     assert "int8 loses more than allowed" in made.labels
 
 
-def test_depthwise_layers_are_timed_on_the_target(depthwise_net, start, tmp_path) -> None:
+def test_depthwise_layers_are_timed_on_the_target(
+    depthwise_net, start, tmp_path, monkeypatch
+) -> None:
     candidate, context = start(target=Target(runtime="null"))
     metadata = ArtifactMetadata(
         preprocessing=Preprocessing(channels=8),
@@ -184,16 +190,14 @@ def test_depthwise_layers_are_timed_on_the_target(depthwise_net, start, tmp_path
     pictures = Split(rng.integers(0, 256, (64, 8, 8, 8)).astype(np.uint8))
     context = Context(**{**context.__dict__, "data": Dataset("noise", calibration=pictures)})
     said: list[str] = []
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
-        patch.setattr(
-            "lilliput.steps.quantize.compare_files",
-            lambda files, reference, **_: (
-                said.append(reference)
-                or {name: type("T", (), {"verdict": "faster"}) for name in files}
-            ),
-        )
-        Quantize(**QUICK).apply(candidate, context)
+
+    def compared(files, reference, **_):
+        said.append(reference)
+        return {name: SimpleNamespace(verdict="faster") for name in files}
+
+    monkeypatch.undo()
+    monkeypatch.setattr("lilliput.steps.quantize.compare_files", compared)
+    Quantize(**QUICK).apply(candidate, context)
     assert said == ["second"]
     done = next(f for e, f in context.journal.events if e == "quantized")
     assert "depthwise, measured faster in float" in done["coverage"]
@@ -233,6 +237,14 @@ def test_batches_are_disjoint_and_of_the_files_size(start) -> None:
     assert not seen & {b.tobytes() for batch in judge for b in batch}
     again = [b[0] for b in found.fit()]
     np.testing.assert_array_equal(np.concatenate(fit), np.concatenate(again))
+
+
+def test_large_pictures_need_fewer(start) -> None:
+    _, context = start()
+    pictures = [np.zeros((500, 500, 3), np.uint8)] * 30
+    data = Dataset("large", calibration=Split(pictures))
+    found = calibration_of(data, context.task, COLOURS, (), images=30, rng=np.random.default_rng(0))
+    assert found.count == 8
 
 
 def test_too_few_pictures_are_refused(start) -> None:

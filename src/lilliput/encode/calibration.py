@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lilliput.artifact import TensorSpec
 from lilliput.data.dataset import Array, Dataset, Split
@@ -17,6 +18,9 @@ from lilliput.tasks.base import Task
 BATCH = 32
 JUDGED_SHARE = 0.25
 """Share of the examples that rungs are judged on and never fitted to."""
+
+MOST_NUMBERS = 3_000_000
+"""Input numbers in all: a few large pictures say as much as many small ones."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def calibration_of(
     split = data.calibration if len(data.calibration) else data.split("train")
     fixed = inputs[0].shape[0] if inputs and inputs[0].shape else None
     size = fixed or (BATCH if split.uniform else 1)
-    order = rng.permutation(len(split))[:images]
+    order = _affordable(split, rng.permutation(len(split))[:images])
     judged = max(round(len(order) * JUDGED_SHARE), 1)
     parts = [order[judged:], order[:judged]]
     if fixed:
@@ -68,3 +72,9 @@ def calibration_of(
 
     fit, judge = (feeds(split.take(part)) for part in parts)
     return Calibration(fit, judge, sum(len(part) for part in parts))
+
+
+def _affordable(split: Split, order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The leading examples that stay within `MOST_NUMBERS`, at least 8."""
+    sizes = np.cumsum([np.size(split.inputs[int(index)]) for index in order])
+    return order[: max(int(np.searchsorted(sizes, MOST_NUMBERS, side="right")), 8)]

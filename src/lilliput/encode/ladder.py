@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +36,9 @@ Faster = Callable[["onnx.ModelProto", "onnx.ModelProto"], bool]
 """Whether the first file was measured faster than the second, beyond the noise."""
 
 EVERY_METHOD: tuple[Method, ...] = METHODS
+
+FEW_CHANNELS = 4
+"""A first layer with more input channels than this is like any other."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ class Ladder:
         floats = dict.fromkeys(sorted(excluded), "excluded")
         method: Method = "minmax" if self.settings.ranges == "auto" else self.settings.ranges
         state = self._plain(self.graph, floats, method)
-        state = self._depthwise(state, floats, method)
+        state = self._entry(self._depthwise(state, method), method)
         error = self._measure(state)
         lost = None if self.drop is None else self.drop(state.model())
         self._log(f"per channel, {method} ranges", error, lost, begun, kept=True)
@@ -185,7 +188,7 @@ class Ladder:
     def _pixels(self) -> None:
         begun = time.perf_counter()
         found = expose_pixels(self.best.graph, self.settings.preprocessing)
-        if found is None:
+        if found is None or not set(self.best.graph.inputs) & set(self.best.placement.tensors):
             return
         graph, pixels = found
         method: Method = "minmax" if self.settings.ranges == "auto" else self.settings.ranges
@@ -272,29 +275,49 @@ class Ladder:
                 return next(m for m in EVERY_METHOD if rung.name.endswith(m))
         return "minmax" if self.settings.ranges == "auto" else self.settings.ranges
 
-    def _depthwise(self, state: State, floats: dict[str, str], method: Method) -> State:
+    def _depthwise(self, state: State, method: Method) -> State:
         """Depthwise layers in float if told so, or if that was measured faster."""
         depthwise = [layer for layer in state.placement.layers if layer.depthwise]
-        if not depthwise or self.settings.depthwise == "int8":
-            return state
-        if self.settings.depthwise == "auto" and self.faster is None:
-            return state
-        reason = "depthwise in float"
         if self.settings.depthwise == "auto":
-            reason = "depthwise, measured faster in float"
-        lifted = {**floats, **{layer.node: reason for layer in depthwise}}
-        without = self._plain(state.graph, lifted, method, state.pixels)
-        if not without.placement.layers:
+            return self._if_faster(state, depthwise, "depthwise", method)
+        if self.settings.depthwise == "float" and depthwise:
+            return self._lifted(state, depthwise, "depthwise in float", method) or state
+        return state
+
+    def _entry(self, state: State, method: Method) -> State:
+        """Layers that read the picture itself in float, if that was measured faster.
+
+        Three input channels fill no vector, and a float result needs no quantizing beforehand.
+        """
+        first = [
+            layer
+            for layer in state.placement.layers
+            if layer.op == "Conv"
+            and layer.input in state.graph.inputs
+            and state.graph.weights(layer.weight).shape[1] <= FEW_CHANNELS
+        ]
+        return self._if_faster(state, first, "first layer", method)
+
+    def _if_faster(self, state: State, layers: Sequence[Layer], what: str, method: Method) -> State:
+        """The state with these layers in float, if the stopwatch says so."""
+        if not layers or self.faster is None:
             return state
-        if self.settings.depthwise == "float":
-            return without
-        assert self.faster is not None
+        without = self._lifted(state, layers, f"{what}, measured faster in float", method)
+        if without is None:
+            return state
         wins = self.faster(without.model(), state.model())
-        self.notes.append(
-            f"{len(depthwise)} depthwise layers stay "
-            + ("float: measured faster so" if wins else "int8: float was not measured faster")
-        )
+        verdict = "float: measured faster so" if wins else "int8: float was not measured faster"
+        self.notes.append(f"{what} ({len(layers)}) in {verdict}")
         return without if wins else state
+
+    def _lifted(
+        self, state: State, layers: Sequence[Layer], reason: str, method: Method
+    ) -> State | None:
+        """The state with these layers in float; None where nothing would be left in int8."""
+        floats = {**_floats_of(state), **{layer.node: reason for layer in layers}}
+        if not place(state.graph, floats).layers:
+            return None
+        return self._plain(state.graph, floats, method, state.pixels)
 
     def _replaced(self, state: State, floats: Mapping[str, str]) -> State:
         """The state with other layers in float; new tensors get ranges, old numbers stay."""

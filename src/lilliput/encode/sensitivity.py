@@ -49,7 +49,7 @@ def layer_sensitivities(
     alone_encoding = replace(encoding, activations=shared)
     found = []
     for layer in each(layers):
-        others = {x.node: "measured alone" for x in layers if x.node != layer.node}
+        others = {x.node: "measured alone" for x in whole.layers if x.node != layer.node}
         placement = place(graph, others)
         alone = Execution(write_qdq(graph, placement, alone_encoding), threads=threads)
         error = relative_error(alone, reference, feeds)
