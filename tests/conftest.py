@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Examples are the same in every run, and none is failed for being slow on a busy machine.
+settings.register_profile("here", deadline=None, derandomize=True)
+settings.load_profile("here")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -48,15 +48,13 @@ def test_importing_takes_little_time():
 
 @pytest.mark.slow
 def test_help_takes_little_time():
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "lilliput", "--help"], capture_output=True, check=True
-        )
-        seconds.append(time.perf_counter() - began)
-    # The goal is 0.5 s on an idle machine; tests run beside one another.
-    assert min(seconds) < 1.5
+    command = [sys.executable, "-m", "lilliput", "--help"]
+    subprocess.run(command, capture_output=True, check=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time, since tests run beside one another; the claim `overhead` takes the clock's.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.8
 
 
 @pytest.mark.parametrize("name", lilliput.__all__)
