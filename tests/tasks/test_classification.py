@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lilliput.artifact import TensorSpec
 from lilliput.data.dataset import Dataset, Split
+from lilliput.data.sources import load_data
 from lilliput.errors import LilliputError, Refused
+from lilliput.meter.accuracy import score_file
+from lilliput.models.session import TorchSession
+from lilliput.models.source import load_network
 from lilliput.preprocessing import Preprocessing
 from lilliput.tasks import task_of
 from lilliput.tasks.classification import augmented, shifted
@@ -172,6 +178,23 @@ def test_fewer_labels_than_examples_are_refused() -> None:
         TASK.prepare(Dataset("d", train=Split(pictures(4), np.arange(3))))
 
 
+def test_pictures_of_another_size_are_resized_as_declared() -> None:
+    split = Split(pictures(5, 8), np.arange(5))
+    small = Preprocessing(size=(4, 6))
+    (batch,) = TASK.batches(split, small, 8)
+    assert batch.inputs[0].shape == (5, 3, 4, 6)
+    rng = np.random.default_rng(0)
+    (drawn,) = TASK.training_batches(split, small, 5, rng, augment=("flip",))
+    assert drawn.inputs[0].shape == (5, 3, 4, 6)
+    (ready,) = TASK.batches(split, small, 8, layout="tensor")
+    assert ready.inputs[0] is not batch.inputs[0]
+    assert ready.inputs[0].shape == (5, 8, 8, 3)
+
+
+def test_nothing_but_the_metric_is_reported() -> None:
+    assert TASK.also(np.zeros((2, 3)), np.zeros(2, int)) == {}
+
+
 def test_no_examples_different_sizes_and_unknown_augmentations_are_refused() -> None:
     with pytest.raises(Refused, match="the data 'd' has no examples in any split"):
         TASK.prepare(Dataset("d"))
@@ -212,3 +235,21 @@ def test_augmentation_is_no_bottleneck() -> None:
         augmented(inputs, ("flip", "shift"), rng)
         seconds.append(time.perf_counter() - began)
     assert min(seconds) < 0.005
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_published_network_scores_as_published(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LILLIPUT_DATA", str(shared_data))
+    test = TASK.prepare(load_data("cifar10", task=TASK)).test
+    network = load_network(
+        f"{Path(__file__).parents[2]}/benchmarks/networks/resnet_cifar.py:resnet20",
+        weights=shared_data / "models" / "cifar10_resnet20" / "model.safetensors",
+        inputs=(TensorSpec(name="x", shape=(None, 3, 32, 32)),),
+        preprocessing=Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    )
+    scores = score_file(TorchSession(network), TASK, test, network.preprocessing)
+    assert scores.shape == (10_000,)
+    assert scores.mean() == pytest.approx(91.73, abs=0.02)

@@ -193,6 +193,19 @@ def test_the_true_picture_as_output_scores_best_in_either_range(output_scale: fl
     assert task.agreement(apart, output)[1] == pytest.approx(20 * np.log10(25.5), abs=1e-3)
 
 
+def test_similarity_is_reported_beside_where_its_window_fits() -> None:
+    task = task_of("super_resolution")
+    true = np.random.default_rng(0).integers(0, 256, (1, 24, 24, 3)).astype(np.uint8)
+    output = np.float32(true.transpose(0, 3, 1, 2)) / 255
+    (name, values), *others = task.also(output, true).items()
+    assert (name, others) == ("SSIM on luminance", [])
+    assert values == pytest.approx([1.0])
+    spoilt = 1 - output
+    assert task.also(spoilt, true)[name] == pytest.approx([ssim_y(255 - true[0], true[0], shave=2)])
+    tiny = true[:, :14, :14]
+    assert np.isnan(task.also(output[..., :14, :14], tiny)[name]).all()
+
+
 def test_training_targets_are_in_the_range_of_the_output() -> None:
     raw = task_of({"name": "super_resolution", "output_scale": 1.0, "patch": 4})
     data = raw.prepare(Dataset("d", train=Split([np.full((12, 12, 3), 200, np.uint8)])))

@@ -78,6 +78,9 @@ class Task(Protocol):
     def scores(self, outputs: Array, targets: Array) -> NDArray[np.float64]:
         """One score per example, (N,); their mean is the metric in its unit."""
 
+    def also(self, outputs: Array, targets: Array) -> dict[str, NDArray[np.float64]]:
+        """Other figures that the field reports, by name, one value an example; often none."""
+
     def as_truth(self, outputs: Array) -> Array:
         """A network's outputs in the form of targets, to stand in for a truth that is not known."""
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lilliput.data.dataset import SPLITS, Array, Dataset, Split
+from lilliput.data.form import with_size
 from lilliput.errors import LilliputError, Refused, nearest
 from lilliput.noun import Noun
 from lilliput.preprocessing import Preprocessing
@@ -121,6 +122,10 @@ class Classification(Noun):
         right = (best == truth).any(1) & ~np.isnan(values).any(1)
         return np.asarray(100.0 * right, np.float64)
 
+    def also(self, outputs: Array, targets: Array) -> dict[str, NDArray[np.float64]]:  # noqa: ARG002
+        """Nothing beside the metric."""
+        return {}
+
     def as_truth(self, outputs: Array) -> Array:
         return np.asarray(outputs.argmax(1))
 
@@ -154,9 +159,10 @@ def shifted(pictures: Array, rng: np.random.Generator) -> Array:
 
 
 def _batch(part: Split, preprocessing: Preprocessing, layout: str) -> Batch:
-    inputs = np.asarray(part.inputs)
     targets = None if part.targets is None else np.asarray(part.targets)
-    return Batch((preprocessing(inputs) if layout == "image" else inputs,), targets)
+    if layout != "image":
+        return Batch((np.asarray(part.inputs),), targets)
+    return Batch((preprocessing(np.asarray(with_size(part.inputs, preprocessing.size))),), targets)
 
 
 def _checked(split: Split, classes: int, *, at: str) -> Split:
@@ -166,7 +172,8 @@ def _checked(split: Split, classes: int, *, at: str) -> Split:
         raise Refused(
             f"classification needs pictures of one size, got {shapes[0]} and {shapes[-1]}",
             at=at,
-            hint="resize the pictures to what the network takes",
+            hint="set `size` of the preprocessing to the height and width that the network takes, "
+            "for example size: [224, 224]",
         )
     if split.targets is None:
         return split

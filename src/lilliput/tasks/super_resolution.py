@@ -18,7 +18,7 @@ from lilliput.errors import LilliputError, Refused
 from lilliput.noun import Noun
 from lilliput.preprocessing import Preprocessing
 from lilliput.tasks.base import TASKS, Batch, Metric
-from lilliput.tasks.image_quality import MOST_DB, luminance, psnr_y
+from lilliput.tasks.image_quality import MOST_DB, WINDOW, luminance, psnr_y, ssim_y
 from lilliput.tasks.resize import resize
 
 if TYPE_CHECKING:
@@ -190,6 +190,15 @@ class SuperResolution(Noun):
         """PSNR in dB of each picture, (N,)."""
         pairs = zip(self.pictures(outputs), targets, strict=True)
         return np.array([psnr_y(ours, true, shave=self.border) for ours, true in pairs])
+
+    def also(self, outputs: Array, targets: Array) -> dict[str, NDArray[np.float64]]:
+        """SSIM on luminance; NaN where a picture is smaller than its window."""
+        side = WINDOW + 2 * self.border
+        values = [
+            ssim_y(ours, true, shave=self.border) if min(true.shape[:2]) >= side else np.nan
+            for ours, true in zip(self.pictures(outputs), targets, strict=True)
+        ]
+        return {"SSIM on luminance": np.array(values, np.float64)}
 
     def agreement(self, ours: Array, reference: Array) -> tuple[str, float]:
         """PSNR of one output against the other, over all pixels and channels."""

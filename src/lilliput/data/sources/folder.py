@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lilliput.data.dataset import Array, Split
+from lilliput.data.form import resized
 from lilliput.data.sources.memory import refuse_too_large
 from lilliput.data.sources.raw import WHOLE, Raw
 from lilliput.errors import LilliputError
+from lilliput.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +39,14 @@ GREY = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B"))
 """The picture library's modes without colour."""
 
 
+class Head(NamedTuple):
+    """What a picture file says before it is decoded."""
+
+    mode: str
+    height: int
+    width: int
+
+
 class Found(NamedTuple):
     """One part's files; `labels` are positions in `classes`, None without classes."""
 
@@ -45,13 +55,14 @@ class Found(NamedTuple):
     classes: tuple[str, ...]
 
 
-def load_folder(folder: Path) -> Raw:
+def load_folder(folder: Path, form: Preprocessing | None = None) -> Raw:
     """Every picture below `folder`, decoded, with the name of its class folder as its label.
 
     Classes are the sorted names of the folders (as in most training code, so that label i is
     output i). Pictures of one size become one array, others a list. Pixels are taken as stored:
-    orientation tags are not applied. Colour or grey is what most pictures are; the others are
-    converted, and the facts say how many.
+    orientation tags are not applied. Channels and size are what `form` declares, pictures being
+    resized as soon as they are decoded; left out, sizes stay, and colour or grey is what most
+    pictures are. The facts say how many were converted.
 
     Raises:
         LilliputError: no pictures, pictures both in and beside class folders, parts with
@@ -60,23 +71,33 @@ def load_folder(folder: Path) -> Raw:
     found = {part: _listed(place) for part, place in _parts(folder).items()}
     classes = _one_set_of_classes(found, folder)
     every = [file for part in found.values() for file in part.files]
-    _refuse_unless_it_fits(every, folder)
-    modes = [_mode(file) for file in every]
-    mode = "L" if 2 * sum(m in GREY for m in modes) > len(modes) else "RGB"
+    heads = [_head(file) for file in every]
+    size = None if form is None else form.size
+    modes = [head.mode for head in heads]
+    mode = _declared(form) or ("L" if 2 * sum(m in GREY for m in modes) > len(modes) else "RGB")
+    pixels = [size or (head.height, head.width) for head in heads]
+    bands = 1 if mode == "L" else 3
+    refuse_too_large(bands * sum(height * width for height, width in pixels), at=str(folder))
     parts = {
         part: Split(
-            pictures_of(listed.files, mode),
+            pictures_of(listed.files, mode, size),
             None if listed.labels is None else np.asarray(listed.labels, np.int64),
         )
         for part, listed in found.items()
     }
-    facts = {"mode": mode, "converted": sum(m != mode for m in modes)}
+    facts: dict[str, Any] = {"mode": mode, "converted": sum(m != mode for m in modes)}
+    if size is not None and any((head.height, head.width) != size for head in heads):
+        facts["resized_to"] = list(size)
     return Raw(folder.resolve().name, parts, augment=("flip",), classes=classes, facts=facts)
 
 
-def pictures_of(files: Sequence[Path], mode: str) -> Sequence[Array] | Array:
+def pictures_of(
+    files: Sequence[Path], mode: str, size: tuple[int, int] | None = None
+) -> Sequence[Array] | Array:
     """These files as uint8 (H, W, C): one array if all have one size, a list otherwise."""
-    pictures = [decode(file, mode) for file in files]
+    pictures = [
+        decode(file, mode) if size is None else resized(decode(file, mode), size) for file in files
+    ]
     if len({p.shape for p in pictures}) == 1:
         return np.stack(pictures)
     return pictures
@@ -90,8 +111,10 @@ def decode(file: Path, mode: str) -> Array:
     """
     with _opened(file) as picture:
         try:
-            if picture.mode.startswith("I;16"):
-                grey = (np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8)[..., None]
+            if picture.mode.startswith("I"):
+                # A file of 16 bits is "I" or "I;16", as the picture library's version has it.
+                deep = np.asarray(picture).clip(0, 0xFFFF).astype(np.uint32)
+                grey = (deep >> 8).astype(np.uint8)[..., None]
                 return np.repeat(grey, 1 if mode == "L" else 3, axis=-1)
             pixels = np.array(picture.convert(mode), np.uint8)
         except (OSError, SyntaxError, ValueError) as error:
@@ -198,14 +221,19 @@ def _undecodable(file: Path, error: Exception) -> LilliputError:
     )
 
 
-def _mode(file: Path) -> str:
+def _head(file: Path) -> Head:
     with _opened(file) as picture:
-        return picture.mode
+        return Head(picture.mode, picture.height, picture.width)
 
 
-def _refuse_unless_it_fits(files: Sequence[Path], folder: Path) -> None:
-    pixels = 0
-    for file in files:
-        with _opened(file) as picture:
-            pixels += picture.width * picture.height
-    refuse_too_large(3 * pixels, at=str(folder))
+def _declared(form: Preprocessing | None) -> str | None:
+    """The picture library's mode for the channels that a preprocessing declares."""
+    if form is None:
+        return None
+    if form.channels not in (1, 3):
+        raise LilliputError(
+            f"the preprocessing declares {form.channels} channels, and pictures in files are "
+            "brought to 1 or 3",
+            hint="set `channels` of the preprocessing to 1 or 3, or give ready float32 inputs",
+        )
+    return "L" if form.channels == 1 else "RGB"

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lilliput.data.dataset import SPLITS, Dataset, Split
+from lilliput.data.form import with_channels
 from lilliput.data.sources.folder import load_folder
 from lilliput.data.sources.named import NAMED, USUAL_TEST
 from lilliput.data.sources.npz import load_npz
 from lilliput.data.sources.python import load_python
-from lilliput.data.sources.raw import WHOLE, Raw, with_channels
+from lilliput.data.sources.raw import WHOLE, Raw, in_form
 from lilliput.data.sources.splits import assemble
 from lilliput.data.sources.synthetic import PREFIX, load_random
 from lilliput.errors import LilliputError, nearest
+from lilliput.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from lilliput.tasks.base import Task
@@ -30,13 +32,14 @@ LOOKED_FOR = {
 
 
 def load_data(
-    source: str,
+    source: str | Path,
     *,
     task: Task | None = None,
     seed: int = 0,
-    validation: str | None = None,
-    calibration: str | None = None,
-    test: str | None = None,
+    validation: str | Path | None = None,
+    calibration: str | Path | None = None,
+    test: str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
     root: Path | None = None,
 ) -> Dataset:
     """The examples of `source` in disjoint splits, the same for the same seed.
@@ -49,6 +52,8 @@ def load_data(
             classes.
         seed: Fixes what goes into which split.
         validation, calibration, test: Other sources for these splits, of any kind.
+        preprocessing: Pictures are brought to its channels and its size, and the facts say so;
+            left out, they stay as they are, as they do for tasks other than classification.
         root: The only folder to look for named sets in; left out, `LILLIPUT_DATA`,
             `../shared/data` and the cache, and what is public is downloaded.
 
@@ -59,11 +64,15 @@ def load_data(
     Raises:
         LilliputError: the source is unknown, empty, broken, or does not fit the others.
     """
-    raw = _opened(source, seed, root)
+    source = str(source)
+    # Only a classifier may have its pictures changed: to other tasks they are the truth as well.
+    classes = task is None or task.name == "classification"
+    form = preprocessing if classes else None
+    raw = _opened(source, seed, root, form)
     asked = {"validation": validation, "calibration": calibration, "test": test}
     if test is None and source in USUAL_TEST:
         asked["test"] = USUAL_TEST[source]
-    named = {split: other for split, other in asked.items() if other is not None}
+    named = {split: str(other) for split, other in asked.items() if other is not None}
     named = {split: other for split, other in named.items() if other != source}
     if "test" in named and named.get("validation") == named["test"]:
         raise LilliputError(
@@ -72,9 +81,10 @@ def load_data(
             "validation out",
         )
     others = {
-        split: _part_of(other, split, raw, seed=seed, root=root) for split, other in named.items()
+        split: _part_of(other, split, raw, seed=seed, root=root, form=form)
+        for split, other in named.items()
     }
-    if task is not None and task.name != "classification":
+    if not classes:
         raw = replace(raw, parts=_without_classes(raw.parts), classes=())
         others = _without_classes(others)
     # Where nobody gives test examples, they are half of the validation examples, whosever.
@@ -83,14 +93,21 @@ def load_data(
     return assemble(raw, others, named, seed=seed, alike=alike, source=source)
 
 
-def _opened(source: str, seed: int, root: Path | None) -> Raw:
+def _opened(source: str, seed: int, root: Path | None, form: Preprocessing | None) -> Raw:
+    path = Path(source).expanduser()
+    if source not in NAMED and path.is_dir():
+        return load_folder(path, form)
+    raw = _as_it_is(source, seed, root)
+    return raw if form is None else in_form(raw, form)
+
+
+def _as_it_is(source: str, seed: int, root: Path | None) -> Raw:
+    """Every source but folders, which are brought to form picture by picture."""
     if source in NAMED:
         return NAMED[source](root)
     if source.startswith(PREFIX):
         return load_random(source, seed=seed)
     path = Path(source).expanduser()
-    if path.is_dir():
-        return load_folder(path)
     if path.suffix == ".npz":
         if not path.is_file():
             raise LilliputError(f"no file {source!r}")
@@ -126,9 +143,17 @@ def _as_raw(data: Dataset) -> Raw:
     )
 
 
-def _part_of(other: str, split: str, main: Raw, *, seed: int, root: Path | None) -> Split:
+def _part_of(
+    other: str,
+    split: str,
+    main: Raw,
+    *,
+    seed: int,
+    root: Path | None,
+    form: Preprocessing | None,
+) -> Split:
     """What another source gives for a split, in the form of the main one."""
-    raw = _opened(other, seed, root)
+    raw = _opened(other, seed, root, form)
     if raw.layout != main.layout:
         raise LilliputError(
             f"{other!r} holds {raw.layout} inputs and {main.name!r} {main.layout} inputs",

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from lilliput.data.dataset import Array, Split
+from lilliput.data.form import with_channels, with_size
 from lilliput.errors import LilliputError
+from lilliput.preprocessing import Preprocessing
 
 WHOLE = "whole"
 """The part of a source that has no splits of its own, to be divided by us."""
-
-RGB_TO_GREY = np.array([0.299, 0.587, 0.114])
-"""Luma weights of ITU-R BT.601, as picture libraries convert to grey."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +77,34 @@ def as_pictures(values: Array, *, at: str) -> tuple[Array, str]:
     )
 
 
-def with_channels(inputs: Sequence[Array] | Array, channels: int) -> Sequence[Array] | Array:
-    """Pictures (..., C) with this many channels: grey is repeated, colour becomes luma."""
-    if isinstance(inputs, np.ndarray):
-        return _recoloured(inputs, channels)
-    return [_recoloured(picture, channels) for picture in inputs]
+def in_form(raw: Raw, preprocessing: Preprocessing) -> Raw:
+    """Pictures with the channels and the size that are declared; the facts say what was changed.
+
+    Raises:
+        LilliputError: a number of channels that pictures cannot be brought to.
+    """
+    if raw.layout != "image":
+        return raw
+    channels, size = preprocessing.channels, preprocessing.size
+    odd = sum(np.shape(x)[-1] != channels for p in raw.parts.values() for x in p.inputs)
+    if odd and channels not in (1, 3):
+        raise LilliputError(
+            f"the preprocessing declares {channels} channels, and {odd} pictures of {raw.name!r} "
+            "have others",
+            hint="pictures are brought to 1 or 3 channels; give the others as float32 inputs",
+        )
+    parts = {
+        name: Split(with_size(with_channels(part.inputs, channels), size), part.targets)
+        for name, part in raw.parts.items()
+    }
+    facts = {**raw.facts, "converted": odd} if odd else dict(raw.facts)
+    if size is not None and not _all_of(raw, size):
+        facts["resized_to"] = list(size)
+    return replace(raw, parts=parts, facts=facts)
 
 
-def _recoloured(pictures: Array, channels: int) -> Array:
-    has = pictures.shape[-1]
-    if has == channels:
-        return pictures
-    if has == 1:
-        return np.repeat(pictures, channels, axis=-1)
-    grey = np.rint(pictures[..., :3].astype(np.float32) @ RGB_TO_GREY.astype(np.float32))
-    return grey.clip(0, 255).astype(np.uint8)[..., None]
+def _all_of(raw: Raw, size: tuple[int, int]) -> bool:
+    return all(np.shape(x)[:2] == size for part in raw.parts.values() for x in part.inputs)
 
 
 def as_labels(values: Array, *, at: str, count: int) -> Array:
