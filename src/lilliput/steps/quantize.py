@@ -110,12 +110,14 @@ class Quantize(Step):
         )
         with tempfile.TemporaryDirectory(prefix="lilliput-int8-") as folder:
             trials = _Trials(artifact, context, Path(folder))
+            allowed = self._allowed(candidate, context)
+            judged = trials.possible and allowed is not None
             ladder = Ladder(
                 self._settings(artifact, context),
                 fit=calibration.fit,
                 judge=calibration.judge,
-                drop=trials.drop if trials.possible else None,
-                max_drop=self._allowed(candidate, context),
+                drop=trials.drop if judged else None,
+                max_drop=allowed,
                 faster=trials.faster,
                 say=_sayer(context),
             )
