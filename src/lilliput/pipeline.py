@@ -19,6 +19,7 @@ from lilliput.context import Context, Progress, SilentProgress
 from lilliput.data.dataset import Dataset
 from lilliput.data.sources import load_data
 from lilliput.distill.loop import torch_threads
+from lilliput.input_check import check_network_inputs, warnings_of
 from lilliput.meter.candidates import Yardstick, with_cost, with_latency
 from lilliput.models.source import ModelSpec, load_model
 from lilliput.network import Network
@@ -81,12 +82,27 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
         journal=run.journal,
         progress=progress,
     )
+    for warning in _input_warnings(context):
+        progress.say(f"warning: {warning}")
     data, why = with_unseen_validation(context)
     context = replace(context, data=data)
     if why:
         progress.say(why)
     run.journal.note("data", **{**describe(data), "seed": recipe.seed, "validation_from_test": why})
     return Prepared(context, original, _reference(original, context))
+
+
+def _input_warnings(context: Context) -> list[str]:
+    """What is suspicious about the inputs, looked into once a run."""
+    network = context.original.network
+    if network is None:
+        return []
+
+    def work() -> dict[str, Any]:
+        return {"warnings": warnings_of(check_network_inputs(network, context.data, context.task))}
+
+    found: list[str] = context.journal.once("are inputs those of training", work)["warnings"]
+    return found
 
 
 def load_examples(recipe: Recipe, task: Task) -> Dataset:

@@ -120,6 +120,7 @@ class Plan:
     budget: Budget
     stages: tuple[dict[str, Any], ...]
     minutes: float | None
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"plan for {self.name} on {self.target.label}"]
@@ -137,6 +138,7 @@ class Plan:
         ]
         if self.minutes is not None:
             lines.append(f"  time      about {self.minutes:g} minutes")
+        lines += [f"  warning   {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lilliput.errors import LilliputError, Mistakes
+from lilliput.errors import LilliputError, Mistakes, Refused
 from lilliput.preprocessing import Preprocessing
 
 Array = NDArray[Any]
@@ -77,7 +77,8 @@ def check_inputs(
         running_mean, running_var: (C1,) that it remembers from training.
 
     Returns:
-        One error a mistake, with the way out; empty if nothing is found.
+        One error a mistake, with the way out; empty if nothing is found. What cannot work, NaN or
+        another number of channels, is `Refused`.
     """
     found = _of_the_batch(np.asarray(batch), channels)
     if found or actual_mean is None or actual_var is None:
@@ -99,11 +100,11 @@ def require_inputs(batch: Array, **known: Any) -> None:
 
 
 def _of_the_batch(batch: Array, channels: int | None) -> list[LilliputError]:
-    found = []
+    found: list[LilliputError] = []
     if channels is not None and batch.ndim >= 2 and batch.shape[1] != channels:
         last = batch.ndim == 4 and batch.shape[-1] == channels
         found.append(
-            LilliputError(
+            Refused(
                 f"inputs have {batch.shape[1]} channels, the first layer takes {channels}",
                 hint="channels are last here; networks take them first, (N, C, H, W)"
                 if last
@@ -115,7 +116,7 @@ def _of_the_batch(batch: Array, channels: int | None) -> list[LilliputError]:
     broken = int(batch.size - np.isfinite(batch).sum())
     if broken:
         found.append(
-            LilliputError(
+            Refused(
                 f"{broken} of {batch.size} input values are NaN or infinite",
                 hint="is a std of the preprocessing 0, or does the source divide by 0?",
             )

@@ -121,14 +121,25 @@ def recipe_for(
 
 
 def check_goals(recipe: Recipe) -> Plan:
-    """The plan of a recipe; refuses a budget that no cut can reach, before anything is spent."""
+    """The plan of a recipe, before anything is spent.
+
+    What is suspicious about the network's inputs is among the plan's warnings.
+
+    Raises:
+        Refused: No cut can reach the budget, or the inputs are such that nothing can work.
+    """
+    from lilliput.input_check import check_network_inputs, warnings_of
     from lilliput.pipeline import load_examples, load_original
     from lilliput.planning import bounds_of, check_reachable
 
     named = task_of(recipe.task.model_dump())
     loaded = load_examples(recipe, named)
     original = load_original(recipe, named, loaded)
-    bounds = None if original.network is None else bounds_of(original.network)
+    warnings: tuple[str, ...] = ()
+    bounds = None
+    if original.network is not None:
+        warnings = warnings_of(check_network_inputs(original.network, loaded, named))
+        bounds = bounds_of(original.network)
     if bounds is not None:
         check_reachable(bounds, recipe.budget)
     return Plan(
@@ -139,4 +150,5 @@ def check_goals(recipe: Recipe) -> Plan:
         budget=recipe.budget,
         stages=tuple(stage.described() for stage in recipe.stages),
         minutes=recipe.time_budget_minutes or QUICK_MINUTES,
+        warnings=warnings,
     )
