@@ -118,7 +118,7 @@ def export_seconds(options: Options, repeats: int) -> list[float]:
 
 def bookkeeping_share(options: Options) -> float:
     """Time inside journal, storage and report calls over the time of a whole run."""
-    from lilliput import reports, staging
+    from lilliput import pipeline, staging
     from lilliput.runs.folder import RunFolder
     from lilliput.runs.journal import JournalFile
     from lilliput.verbs.compress import compress
@@ -130,7 +130,10 @@ def bookkeeping_share(options: Options) -> float:
         (RunFolder, "write"),
         (RunFolder, "deliver"),
         (staging, "store"),
-        (reports, "write_report"),
+        (staging, "restore"),
+        (pipeline, "store"),
+        (pipeline, "restore"),
+        (pipeline, "write_report"),
     ]
     with tempfile.TemporaryDirectory() as folder, _timed(places, spent):
         started = new(Path(folder) / "start")

@@ -107,7 +107,13 @@ def _input_warnings(context: Context) -> list[str]:
 
 def load_examples(recipe: Recipe, task: Task) -> Dataset:
     """The recipe's data, prepared for its task."""
-    loaded = load_data(recipe.data.source, task=task, seed=recipe.seed, **recipe.data.settings())
+    loaded = load_data(
+        recipe.data.source,
+        task=task,
+        seed=recipe.seed,
+        preprocessing=recipe.preprocessing,
+        **recipe.data.settings(),
+    )
     return task.prepare(loaded)
 
 
