@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import lilliput
 from lilliput import cli
@@ -369,6 +371,25 @@ def test_evaluate_a_file(lilliput_: Call, digits_file: Callable[..., Path]):
     found = json.loads(out)
     assert found["split"] == "test"
     assert 0 < found["metric"]["value"] < 60
+
+
+def test_evaluate_resizes_photos_of_any_size(
+    lilliput_: Call, digits_file: Callable[..., Path], tmp_path: Path
+):
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for n in range(12):
+            picture = rng.integers(0, 256, (9 + n, 20 - n), np.uint8)
+            Image.fromarray(picture).save(tmp_path / "photos" / name / f"{n}.png")
+    told = ("evaluate", digits_file(), "--data", tmp_path / "photos", "--task", "classification")
+    code, _, err = lilliput_(*told, "--scale", "1/255")
+    assert code == 2
+    assert "needs pictures of one size, got" in err
+    assert "or --size 224x224" in err
+    code, out, err = lilliput_(*told, "--size", "8x8", "--quiet")
+    assert (code, err) == (0, "")
+    assert "test examples of photos" in out
 
 
 def test_new_and_doctor(lilliput_: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

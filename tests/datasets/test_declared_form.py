@@ -50,7 +50,7 @@ def test_grey_networks_get_grey_pictures(photos):
 
 def test_without_a_size_the_error_tells_where_to_say_it(photos):
     task = task_of("classification")
-    with pytest.raises(Refused, match=r"one size, got \(6, 15, 3\) and .*\n.*`size` of the prep"):
+    with pytest.raises(Refused, match=r"one size, got \(6, 15, 3\) and .*\n.*or --size 224x224"):
         task.prepare(load_data(photos, task=task))
 
 

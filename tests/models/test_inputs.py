@@ -16,6 +16,7 @@ from lilliput.data.dataset import Dataset, Split
 from lilliput.errors import LilliputError, Refused
 from lilliput.models.inputs import channels_of, inputs_from_data, parse_input, prove_inputs
 from lilliput.preprocessing import Preprocessing
+from lilliput.tasks import task_of
 from lilliput.tasks.base import Batch
 
 
@@ -154,3 +155,12 @@ def test_a_network_without_outputs_is_refused() -> None:
         prove_inputs(Made(lambda n, x: None), (spec(3, 8, 8),))
     with pytest.raises(Refused, match="nothing"):
         prove_inputs(Made(lambda n, x: {}["nothing"]), (spec(3, 8, 8),))
+
+
+def test_a_declared_size_is_that_of_the_input():
+    pictures = [np.zeros((8, 6, 3), np.uint8), np.zeros((5, 9, 3), np.uint8)]
+    photos = Dataset("photos", validation=Split(pictures, np.arange(2)))
+    how = Preprocessing(size=(10, 12))
+    for task in (None, task_of("classification")):
+        (spec,) = inputs_from_data(photos, how, task)
+        assert spec.shape == (None, 3, 10, 12)

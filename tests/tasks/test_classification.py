@@ -191,6 +191,33 @@ def test_pictures_of_another_size_are_resized_as_declared() -> None:
     assert ready.inputs[0].shape == (5, 8, 8, 3)
 
 
+def test_pictures_of_several_sizes_make_batches_once_a_size_is_declared() -> None:
+    mixed = Split([*pictures(2, 8), *pictures(3, 6)], np.arange(5))
+    small = Preprocessing(size=(4, 6))
+    (batch,) = TASK.batches(mixed, small, 8)
+    assert batch.inputs[0].shape == (5, 3, 4, 6)
+    alone = [next(TASK.batches(mixed.take([n]), small, 1)).inputs[0] for n in range(5)]
+    assert np.array_equal(batch.inputs[0], np.concatenate(alone))
+    (drawn,) = TASK.training_batches(
+        mixed, small, 5, np.random.default_rng(0), augment=("flip", "shift")
+    )
+    assert drawn.inputs[0].shape == (5, 3, 4, 6)
+    assert sorted(drawn.targets) == list(range(5))
+
+
+@pytest.mark.parametrize("augment", [(), ("flip",)])
+def test_pictures_of_several_sizes_are_told_the_way_out(augment: tuple[str, ...]) -> None:
+    mixed = Split([*pictures(2, 8), *pictures(3, 6)], np.arange(5))
+    said = (
+        r"sizes, \(6, 6, 3\) and \(8, 8, 3\)\n.*`preprocessing: \{size: \[H, W\]\}`, or --size HxW"
+    )
+    with pytest.raises(LilliputError, match=said):
+        next(TASK.batches(mixed, Preprocessing(), 8))
+    rng = np.random.default_rng(0)
+    with pytest.raises(LilliputError, match=said):
+        next(TASK.training_batches(mixed, Preprocessing(), 5, rng, augment=augment))
+
+
 def test_nothing_but_the_metric_is_reported() -> None:
     assert TASK.also(np.zeros((2, 3)), np.zeros(2, int)) == {}
 

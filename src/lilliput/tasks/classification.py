@@ -81,7 +81,8 @@ class Classification(Noun):
         for start in range(0, len(split) - size + 1, size):
             part = split.take(order[start : start + size])
             if layout == "image" and augment:
-                part = Split(augmented(np.asarray(part.inputs), augment, rng), part.targets)
+                pictures = _of_one_size(part, preprocessing.size)
+                part = Split(augmented(pictures, augment, rng), part.targets)
             yield _batch(part, preprocessing, layout)
 
     def epoch_steps(self, split: Split, size: int) -> int:
@@ -162,7 +163,19 @@ def _batch(part: Split, preprocessing: Preprocessing, layout: str) -> Batch:
     targets = None if part.targets is None else np.asarray(part.targets)
     if layout != "image":
         return Batch((np.asarray(part.inputs),), targets)
-    return Batch((preprocessing(np.asarray(with_size(part.inputs, preprocessing.size))),), targets)
+    return Batch((preprocessing(_of_one_size(part, preprocessing.size)),), targets)
+
+
+def _of_one_size(part: Split, size: tuple[int, int] | None) -> Array:
+    """The pictures as one array, resized to `size` if that is declared."""
+    if size is None and not part.uniform:
+        shapes = sorted({np.shape(x) for x in part.inputs})
+        raise LilliputError(
+            f"pictures of one batch have different sizes, {shapes[0]} and {shapes[-1]}",
+            hint="resize them to what the network takes: `preprocessing: {size: [H, W]}`, or "
+            "--size HxW",
+        )
+    return np.asarray(with_size(part.inputs, size))
 
 
 def _checked(split: Split, classes: int, *, at: str) -> Split:
@@ -172,8 +185,8 @@ def _checked(split: Split, classes: int, *, at: str) -> Split:
         raise Refused(
             f"classification needs pictures of one size, got {shapes[0]} and {shapes[-1]}",
             at=at,
-            hint="set `size` of the preprocessing to the height and width that the network takes, "
-            "for example size: [224, 224]",
+            hint="set the height and width that the network takes, for example "
+            "`preprocessing: {size: [224, 224]}`, or --size 224x224",
         )
     if split.targets is None:
         return split

@@ -91,7 +91,8 @@ def evaluate(
     where = Target.parse(target) if isinstance(target, str) else target
     artifact = Artifact.of(file)
     named = _task(artifact, task)
-    examples = named.prepare(load_data(data, task=named, seed=seed))
+    form = preprocessing or artifact.metadata.preprocessing
+    examples = named.prepare(load_data(data, task=named, seed=seed, preprocessing=form))
 
     def scores(scored: Artifact) -> NDArray[np.float64]:
         how = preprocessing or _preprocessing(scored, examples)

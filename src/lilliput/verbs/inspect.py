@@ -79,7 +79,9 @@ def inspect(
     from lilliput.models.source import load_network
 
     named = task_of(task)
-    examples = None if data is None else named.prepare(load_data(data, task=named))
+    examples = None
+    if data is not None:
+        examples = named.prepare(load_data(data, task=named, preprocessing=preprocessing))
     inputs = None
     if input_shape is not None:
         shape = (None, *input_shape[1:])
