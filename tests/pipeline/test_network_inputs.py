@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +18,10 @@ from lilliput import input_check
 from lilliput.artifact import TensorSpec
 from lilliput.data.check import usual_preprocessings
 from lilliput.data.dataset import Dataset, Split
-from lilliput.errors import Refused
+from lilliput.data.sources.tiles import tiled_pictures
+from lilliput.errors import LilliputError, Refused
 from lilliput.input_check import check_network_inputs, options_of, spread, warnings_of
+from lilliput.models.source import load_network
 from lilliput.network import Network
 from lilliput.pipeline import prepare
 from lilliput.preprocessing import Preprocessing
@@ -217,3 +222,23 @@ def test_plan_and_run_pass_the_warning_on(home: Path) -> None:
     mean, std = list(right.mean), list(right.std)
     told = RECIPE.format(home=home, how=f"{{mean: {mean}, std: {std}}}")
     assert check_goals(Recipe.parse(told)).warnings == ()
+
+
+@pytest.mark.data
+def test_a_real_network_under_a_forgotten_normalisation(shared_data: Path) -> None:
+    own = Path(__file__).parents[2] / "benchmarks" / "networks" / "resnet_cifar.py"
+    pictures = np.asarray(tiled_pictures(shared_data / "cifar10_test.zip")[:100])
+    with zipfile.ZipFile(shared_data / "cifar10_test.zip") as file:
+        labels = np.load(io.BytesIO(file.read("labels.npy")))[:100].astype(np.int64)
+    data = Dataset("cifar10", validation=Split(pictures, labels))
+
+    def found(how: Preprocessing) -> tuple[LilliputError, ...]:
+        weights = shared_data / "models" / "cifar10_resnet20" / "model.safetensors"
+        network = load_network(f"{own}:resnet20", weights=weights, preprocessing=how, data=data)
+        return check_network_inputs(network, data, TASK)
+
+    assert found(USUAL["ImageNet mean and std"]) == ()
+    (error,) = found(USUAL["0..1"])
+    assert "1.4 standard deviations from what it saw in training" in error.thing
+    # Those of ImageNet and of CIFAR-10 are too alike for a hundred pictures to tell apart.
+    assert re.match(r"--mean 0\.4[89].* --std 0\.2\S+ scores 9\d\.0 % instead of [1-6]", error.hint)
