@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
 from lilliput.errors import LilliputError, Refused
-from lilliput.meter import advice
+from lilliput.meter.advice import can_clip
 from lilliput.meter.coverage import coverage
 from lilliput.meter.explain import explain, explained
 from lilliput.meter.memory import peak_rss_mb
@@ -165,7 +166,6 @@ def test_boundary_cost_is_pointed_out(chain: Callable[..., Path]) -> None:
     assert found.boundary_share == pytest.approx(0.3)
     assert found.int8_share == pytest.approx(0.7)
     assert any(s.startswith("30% of the time goes into quantizing") for s in found.advice)
-    assert advice.SEVEN_BITS == 64
 
 
 def test_a_memory_bound_float_file_is_told(chain: Callable[..., Path]) -> None:
@@ -184,3 +184,17 @@ def test_peak_memory_is_of_a_fresh_process(chain: Callable[..., Path], runtime: 
 def test_memory_needs_a_real_runtime(chain: Callable[..., Path]) -> None:
     with pytest.raises(LilliputError, match="cannot be measured in the runtime 'reference'"):
         peak_rss_mb(chain(16, "conv3x3"), Target(runtime="reference"))
+
+
+def test_weights_clip_only_where_neighbours_are_large_together():
+    one_large = np.zeros((1, 4, 1, 1), np.int32)
+    one_large[0, 0] = 127
+    both = one_large.copy()
+    both[0, 1] = 2
+    assert not can_clip(one_large)
+    assert can_clip(both)
+    opposite = one_large.copy()
+    opposite[0, 1] = -127
+    assert not can_clip(opposite)
+    assert can_clip(np.full((4, 4), -70, np.int32))
+    assert not can_clip(np.full((4, 4), 64, np.int32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import onnx
 
     from lilliput.meter.explain import Explanation
-
-SEVEN_BITS = 64
 
 
 def advise(found: Explanation, path: Path, target: Target, cost: Cost) -> Iterator[str]:
@@ -75,11 +73,11 @@ def _int8_advice(found: Explanation, graph: onnx.GraphProto, *, quantized: bool)
 def _saturation_advice(graph: onnx.GraphProto, target: Target) -> Iterator[str]:
     if not saturates(target.isa or cpu_flags()) or _signed_activations(graph):
         return
-    wide = [name for name, values in _int8_weights(graph) if np.abs(values).max() > SEVEN_BITS]
+    wide = [name for name, values in _int8_weights(graph) if can_clip(values)]
     if wide:
         yield (
             f"{len(wide)} layers have 8-bit weights, and this CPU adds products in 16 bits, which "
-            "clip: outputs may be wrong without a message; quantize with 7-bit weights"
+            "clip: outputs may be wrong without a message; quantize for this target"
         )
 
 
@@ -94,6 +92,24 @@ def _depthwise_advice(found: Explanation, cost: Cost, target: Target) -> Iterato
             f"{len(depthwise)} depthwise layers run in int8, which is slower than float in "
             "onnxruntime: leave depthwise in float"
         )
+
+
+def can_clip(weights: np.ndarray[Any, np.dtype[np.int32]]) -> bool:
+    """Whether two neighbouring products with a full-range input can exceed 16 bits.
+
+    Kernels sum in the order (height, width, input channel), two by two. A matrix may be stored
+    either way round: it can clip if it does both ways.
+    """
+    if weights.ndim == 2:
+        return _pair_clips(weights) and _pair_clips(weights.T)
+    return _pair_clips(np.moveaxis(weights, 1, -1).reshape(len(weights), -1))
+
+
+def _pair_clips(rows: np.ndarray[Any, np.dtype[np.int32]]) -> bool:
+    even = rows[:, : rows.shape[1] // 2 * 2]
+    pairs = even.reshape(len(rows), -1, 2)
+    most, least = np.maximum(pairs, 0).sum(-1), np.minimum(pairs, 0).sum(-1)
+    return bool((255 * most > 32767).any() or (255 * least < -32768).any())
 
 
 def _signed_activations(graph: onnx.GraphProto) -> bool:
