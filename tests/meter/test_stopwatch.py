@@ -101,15 +101,15 @@ def test_three_percent_are_found(
 def test_error_rates_over_many_trials(noisy_machine: Callable[..., object]) -> None:
     """Called different without reason in at most 5 % of trials, 3 % found in at least 90 %."""
     wrong = found = 0
-    for seed in range(100):
+    for seed in range(40):
         machine = noisy_machine(1000 + seed)
         layout = 1.0 + machine.rng.normal(0.0, 0.003)  # two loads of one file differ a little
         sessions = {name: machine.session(1.0) for name in "ab"}
         wrong += timed({**sessions, "b": machine.session(layout)})["b"].verdict != "tie"
         other = machine.session(1.03 * layout)
         found += timed({"a": machine.session(1.0), "b": other})["b"].verdict == "slower"
-    assert wrong <= 5
-    assert found >= 90
+    assert wrong <= 2
+    assert found >= 36
 
 
 def test_intervals_cover_the_truth(noisy_machine: Callable[..., object]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
 
+from lilliput import pipeline
 from lilliput.testing import tiny_network
 
 MODEL = """
@@ -33,3 +35,9 @@ def home(tmp_path: Path) -> Path:
     (tmp_path / "photos.py").write_text(DATA)
     save_file(tiny_network(seed=0).module.state_dict(), tmp_path / "net.safetensors")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second of timing a run: what is tested here is that figures are taken, not how exactly."""
+    monkeypatch.setattr(pipeline, "with_latency", partial(pipeline.with_latency, max_seconds=1.0))
