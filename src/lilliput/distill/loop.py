@@ -116,8 +116,12 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+WORTH_MORE_THREADS = 0.8
+"""More threads must save this much: beside a process that comes later they stall."""
+
+
 def best_thread_count(network: Network, source: Source, context: Context, *, most: int) -> int:
-    """1 or `most` threads, whichever trains this network faster on this machine right now.
+    """`most` threads if they train this network clearly faster on this machine now, else 1.
 
     Small networks, and any network beside a busy process, are slower with more threads.
     """
@@ -128,7 +132,7 @@ def best_thread_count(network: Network, source: Source, context: Context, *, mos
     for count in (most, 1, most, 1):
         with torch_threads(count):
             seconds[count] = min(seconds.get(count, math.inf), _pace(network.copy(), inputs))
-    return min(seconds, key=lambda count: seconds[count])
+    return most if seconds[most] < WORTH_MORE_THREADS * seconds[1] else 1
 
 
 def _pace(network: Network, inputs: tuple[Tensor, ...]) -> float:
