@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.fast import Log
 from benchmarks.harness import HOME, Options
 from benchmarks.peers import ort_int8
 from lilliput.artifact import Artifact, ArtifactMetadata, TensorSpec
@@ -132,6 +133,7 @@ def prepared(case: Case, options: Options) -> Context:
         original=Candidate("float", artifact=artifact),
         folder=folder,
         journal=Journal(),
+        progress=Log(options),
     )
 
 

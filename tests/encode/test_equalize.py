@@ -13,10 +13,11 @@ from lilliput.encode.equalize import (
     equalize,
     equalized,
     equalizing_scales,
+    scale_float_inputs,
 )
 from lilliput.encode.fold import prepare
 from lilliput.encode.graph import Graph
-from lilliput.encode.placement import place
+from lilliput.encode.placement import float_fed, place
 
 
 def unchanged(run, graph: Graph, after: Graph, x: np.ndarray) -> None:
@@ -151,3 +152,35 @@ def test_the_original_graph_is_left_alone(residual_net: onnx.ModelProto, feeds) 
     before = graph.model.SerializeToString()
     equalized(graph, place(graph).representatives, feeds())
     assert graph.model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_scale_is_put_after_a_float_operator(builder, feeds, run, groups: int) -> None:
+    b = builder()
+    spread = np.geomspace(0.05, 1, 4)
+    wide = b.conv(
+        "x", "a", (3, 4), weight=b.rng.normal(0, 1, (4, 3, 3, 3)) * spread[:, None, None, None]
+    )
+    act = b.node("HardSwish", [wide], "act")
+    weight = b.rng.normal(0, 1, (4, 4 // groups, 3, 3))
+    graph = Graph(prepare(b.model(b.conv(act, "b", (4, 4), groups=groups, weight=weight), 4)).model)
+    fed = float_fed(graph, place(graph))
+    assert [layer.path for layer in fed] == ["b"]
+    ranges = channel_ranges(graph, ["act"], feeds())
+    after = scale_float_inputs(graph, fed, ranges, strength=1.0)
+    unchanged(run, graph, after, next(feeds()())[0])
+    norm = next(n for n in after.model.graph.node if n.op_type == "BatchNormalization")
+    scaled = channel_ranges(after, [norm.output[0]], feeds())[norm.output[0]]
+    assert scaled.max() / scaled.min() < 0.5 * ranges["act"].max() / ranges["act"].min()
+
+
+def test_a_shared_weight_is_not_undone_twice(builder, feeds) -> None:
+    b = builder(("n", 4, 8, 8))
+    first = b.node("HardSwish", [b.conv("x", "a", (4, 4))], "act1")
+    second = b.node("HardSwish", [b.conv(first, "b", (4, 4))], "act2")
+    y = b.node("Conv", [second, "b.weight", "b.bias"], "y", pads=[1, 1, 1, 1])
+    graph = Graph(prepare(b.model(y, 4)).model)
+    fed = float_fed(graph, place(graph))
+    ranges = channel_ranges(graph, ["act1", "act2"], feeds(shape=(4, 8, 8)))
+    after = scale_float_inputs(graph, fed, ranges)
+    assert len(after.model.graph.node) == len(graph.model.graph.node)

@@ -224,3 +224,18 @@ def test_nothing_to_quantize_is_refused(builder, feeds) -> None:
     net = b.model(b.node("Relu", ["x"], "y"), 4)
     with pytest.raises(Refused, match="nothing to quantize: quantized 0 of 0 weighted layers"):
         Ladder(Settings(), feeds(), feeds()).climb(net)
+
+
+def test_scales_after_float_operators_are_a_rung(builder, feeds) -> None:
+    b = builder()
+    spread = np.geomspace(0.02, 1, 8)[:, None, None, None]
+    wide = b.conv("x", "a", (3, 8), weight=b.rng.normal(0, 1, (8, 3, 3, 3)) * spread)
+    act = b.node("HardSwish", [wide], "act")
+    weight = b.rng.normal(0, 1, (4, 8, 1, 1)) / spread.reshape(1, 8, 1, 1)
+    net = b.model(b.conv(act, "b", (8, 4), kernel=1, weight=weight), 4)
+    settings = Settings(rounding="nearest", bias_correction=False)
+    outcome = Ladder(settings, feeds(count=6), feeds(seed=3)).climb(net)
+    rung = outcome.rungs[-1]
+    assert rung.name == "channel scales after float operators"
+    assert rung.kept
+    assert rung.error < 0.5 * outcome.rungs[0].error

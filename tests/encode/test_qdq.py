@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from lilliput.encode.fitting import least_squares_weights, nearest_weights
 from lilliput.encode.fold import prepare
 from lilliput.encode.graph import Graph, match_layers
-from lilliput.encode.placement import place
+from lilliput.encode.placement import place, useful_limits
 from lilliput.encode.qdq import Encoding, bias_of, write_qdq
 from lilliput.encode.ranges import affine_of, observe
 from lilliput.encode.rounding import Grid
@@ -298,3 +298,17 @@ def test_a_layer_without_bias_counts_as_zero(builder) -> None:
 def test_output_types_are_float(residual_net, feeds) -> None:
     model, *_ = quantized(residual_net, feeds())
     assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def test_what_an_activation_hides_needs_no_levels(builder, feeds) -> None:
+    b = builder()
+    wide = b.conv("x", "a", (3, 4), weight=5 * b.rng.normal(size=(4, 3, 3, 3)))
+    act = b.node("HardSwish", [wide], "act")
+    graph = Graph(prepare(b.model(b.conv(act, "b", (4, 4)), 4)).model)
+    limits = useful_limits(graph, place(graph))
+    assert limits["a_out"] == (-3.0, float("inf"))
+    assert limits["act"] == (float("-inf"), float("inf"))
+    histogram = observe(graph, ["a_out"], feeds())["a_out"]
+    assert histogram.low < -20
+    affine = affine_of(histogram, "minmax", limits["a_out"])
+    assert affine.scale * affine.zero_point == pytest.approx(3.0, abs=affine.scale)

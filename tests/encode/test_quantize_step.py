@@ -22,7 +22,7 @@ from lilliput.measurement import Measurement
 from lilliput.onnx_io import set_metadata, write_model
 from lilliput.preprocessing import Preprocessing
 from lilliput.steps.base import STAGES
-from lilliput.steps.quantize import Quantize
+from lilliput.steps.quantize import Quantize, _Trials
 from lilliput.target import Target
 from lilliput.tasks.base import TASKS
 
@@ -201,6 +201,34 @@ def test_depthwise_layers_are_timed_on_the_target(
     assert said == ["second"]
     done = next(f for e, f in context.journal.events if e == "quantized")
     assert "depthwise, measured faster in float" in done["coverage"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "wins"),
+    [
+        ([("faster", 0.95)], True),
+        ([("slower", 1.1)], False),
+        ([("tie", 1.01)], False),
+        ([("tie", 0.99), ("tie", 0.98)], True),
+        ([("tie", 0.99), ("tie", 1.02)], False),
+        ([("tie", 0.99), ("faster", 0.9)], True),
+    ],
+)
+def test_two_comparisons_settle_what_noise_hides(
+    residual_net, start, tmp_path, monkeypatch, answers, wins
+) -> None:
+    candidate, context = start()
+    monkeypatch.undo()
+    given = iter(answers)
+
+    def compared(files, reference, **_):
+        verdict, upper = next(given)
+        return {"first": SimpleNamespace(verdict=verdict, ratio_interval=(upper - 0.02, upper))}
+
+    monkeypatch.setattr("lilliput.steps.quantize.compare_files", compared)
+    trials = _Trials(candidate.the_artifact(), context, tmp_path)
+    assert trials.faster(residual_net, residual_net) is wins
+    assert next(given, None) is None
 
 
 def test_what_cannot_be_quantized_is_refused_before_anything_is_spent(

@@ -131,3 +131,15 @@ def test_memory_does_not_grow_with_the_number_of_pictures(residual_net, feeds) -
 
     peak(2)
     assert peak(100) < 1.2 * peak(10)
+
+
+def test_values_outside_the_limits_are_left_out_of_account() -> None:
+    values = np.concatenate([np.linspace(-100, -6, 5000), np.linspace(0, 2, 5000)])
+    histogram = filled(values)
+    assert histogram.within(-200.0, 200.0) is histogram
+    inner = histogram.within(-5.0, float("inf"))
+    assert inner.low == -5.0
+    assert inner.total < histogram.total
+    for method in METHODS:
+        low, high = range_of(inner, method)
+        assert -5.0 <= low <= high <= 2.0

@@ -280,6 +280,58 @@ def equalized(
     return equalize(graph, equalizing_scales(graph, coupling, ranges, strength=strength), coupling)
 
 
+def scale_float_inputs(
+    graph: Graph,
+    layers: Iterable[Layer],
+    ranges: Mapping[str, Array],
+    *,
+    strength: float = 0.5,
+) -> Graph:
+    """The same function with a per-channel scale in front of layers that a float operator feeds.
+
+    After a GELU or the like no scale can be moved back through, so an explicit one is put there
+    (a batch norm, which runtimes fold into their layouts), and the layer's weights undo it. It
+    is for layers whose input float operators make anyhow: elsewhere it would break int8 apart.
+    """
+    scaled = Graph(graph.model)
+    for layer in layers:
+        sizes = ranges.get(layer.input)
+        if layer.op != "Conv" or sizes is None or layer.input in graph.inputs:
+            continue
+        if len(graph.consumers[layer.weight]) > 1 or not sizes.size or sizes.max() <= 0:
+            continue
+        held = column_sizes(graph, layer)
+        want = np.log(sizes.max() / np.maximum(sizes, sizes.max() / MOST))
+        have = np.log(held.max() / np.maximum(held, held.max() / MOST))
+        factors = np.exp(strength * (want - have))
+        _insert_scale(scaled, layer, factors)
+        weight = graph.weights(layer.weight)
+        scaled.set_constant(layer.weight, _rescaled(weight, layer, factors, None))
+    scaled.reindex()
+    return scaled
+
+
+def _insert_scale(graph: Graph, layer: Layer, factors: Array) -> None:
+    import onnx
+
+    result = graph.fresh(f"{layer.input}_scaled_for_{layer.path}")
+    count = len(factors)
+    values = {"scale": factors, "shift": np.zeros(count), "mean": np.zeros(count)}
+    values["var"] = np.ones(count)
+    names = []
+    for part, value in values.items():
+        names.append(graph.fresh(f"{result}_{part}"))
+        graph.set_constant(names[-1], value.astype(np.float32))
+    norm = onnx.helper.make_node(
+        "BatchNormalization", [layer.input, *names], [result], name=f"{result}_norm", epsilon=0.0
+    )
+    node = graph.nodes[layer.node]
+    position = list(graph.model.graph.node).index(node)
+    node.input[0] = result
+    graph.model.graph.node.insert(position, norm)
+    graph.reindex()
+
+
 def _rescaled(weight: Array, layer: Layer, ins: Array | None, outs: Array | None) -> Array:
     """The weight times its outputs' factors, over its inputs' factors."""
     wide = weight.astype(np.float64)

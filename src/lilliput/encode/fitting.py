@@ -7,7 +7,7 @@ arXiv 1906.04721, section 4.2 and appendix D. `fit_weights` also chooses the int
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +17,12 @@ from lilliput.encode.frontier import Frontier
 from lilliput.encode.graph import Array, Graph, Layer
 from lilliput.encode.integers import from_rows, to_rows
 from lilliput.encode.moments import Moments, patches
-from lilliput.encode.placement import Placement
+from lilliput.encode.placement import FLAT_BELOW, Placement
 from lilliput.encode.qdq import Encoding, Integers, bias_of, write_qdq
 from lilliput.encode.rounding import Grid, best_target, objective, optimize
+
+LEAST_WEIGHT = 0.1
+"""What a place counts for in fitting at which every channel's activation is flat."""
 
 Grids = Callable[[Layer], Grid]
 
@@ -56,12 +59,14 @@ def least_squares_weights(graph: Graph, placement: Placement, grids: Grids) -> d
 def correct_biases(
     graph: Graph, placement: Placement, encoding: Encoding, feeds: Feeds, *, threads: int = 1
 ) -> Encoding:
-    """The encoding with biases that take away each channel's mean error."""
+    """The encoding with biases that take away each channel's mean error.
+
+    Differs: where an activation is flat the error does not matter and is left out of the mean.
+    """
     with _Pair(graph, placement, feeds, threads) as pair:
         for index, layer in enumerate(placement.layers):
             if layer.op != "MatMul":
-                moments = pair.collect(encoding, [layer], squares=False)
-                encoding = _with_bias(graph, encoding, layer, moments)
+                encoding = pair.with_bias(encoding, layer)
             pair.passed(index)
     return encoding
 
@@ -86,16 +91,13 @@ def fit_weights(
     with _Pair(graph, placement, feeds, threads) as pair:
         for index, layer in enumerate(placement.layers):
             sharing = users[layer.weight]
-            moments = None
             if layer.weight not in fitted:
                 fitted.add(layer.weight)
-                moments = pair.collect(encoding, sharing)
+                moments = pair.moments(encoding, sharing)
                 encoding = _with_weights(graph, encoding, layer, moments, grids(layer))
                 pair.forget_after(layer, sharing)
             if layer.op != "MatMul":
-                if moments is None or len(sharing) > 1:
-                    moments = pair.collect(encoding, [layer], squares=False)
-                encoding = _with_bias(graph, encoding, layer, moments)
+                encoding = pair.with_bias(encoding, layer)
             pair.passed(index)
     return encoding
 
@@ -116,24 +118,49 @@ class _Pair:
         self.exact.close()
         self.ours.close()
 
-    def collect(
-        self, encoding: Encoding, layers: Sequence[Layer], *, squares: bool = True
-    ) -> Moments:
-        """Moments of the layers' inputs, float beside int8, summed over the layers."""
+    def patches(self, encoding: Encoding, layer: Layer) -> Iterator[tuple[Array, Array]]:
+        """Patches of the layer's input, float and int8, batch by batch, of the same places."""
+        self.exact.advance(self.graph.model, layer.input)
+        self.ours.advance(write_qdq(self.graph, self.placement, encoding), layer.input)
+        affine = encoding.activations[self.placement.tensors[layer.input]]
+        both = zip(self.exact.values(layer.input), self.ours.values(layer.input), strict=True)
+        for theirs, made in both:
+            quantized = affine.dequantize(affine.quantize(made))
+            kept, places = patches(self.graph, layer, theirs)
+            yield kept, patches(self.graph, layer, quantized, places)[0]
+
+    def moments(self, encoding: Encoding, layers: Sequence[Layer]) -> Moments:
+        """Moments of the layers' inputs, summed over the layers.
+
+        A place counts by the share of the output channels at which it matters.
+        """
         rows = grouped_rows(self.graph, layers[0])
         moments = Moments.zeros(len(rows), rows.shape[-1])
-        model = write_qdq(self.graph, self.placement, encoding)
         for layer in layers:
-            self.exact.advance(self.graph.model, layer.input)
-            self.ours.advance(model, layer.input)
-            affine = encoding.activations[self.placement.tensors[layer.input]]
-            both = zip(self.exact.values(layer.input), self.ours.values(layer.input), strict=True)
-            for theirs, made in both:
-                quantized = affine.dequantize(affine.quantize(made))
-                kept, places = patches(self.graph, layer, theirs)
-                seen = patches(self.graph, layer, quantized, places)[0]
-                moments.add(kept, seen, squares=squares)
+            flat, bias = flat_below(self.graph, layer), bias_of(self.graph, layer)
+            for exact, quantized in self.patches(encoding, layer):
+                weights = None
+                if np.isfinite(flat):
+                    made = _products(exact, rows, bias)
+                    weights = LEAST_WEIGHT + (made > flat).mean(-1, dtype=np.float32)
+                moments.add(exact, quantized, weights)
         return moments
+
+    def with_bias(self, encoding: Encoding, layer: Layer) -> Encoding:
+        """The encoding whose layer has the float layer's mean output, where that matters."""
+        rows = grouped_rows(self.graph, layer)
+        integers = encoding.weights[layer.weight]
+        ours = to_rows(integers.real, layer.axis).reshape(rows.shape)
+        bias, flat = bias_of(self.graph, layer), flat_below(self.graph, layer)
+        gaps = np.zeros(rows.shape[:2])
+        counts = np.zeros(rows.shape[:2])
+        for exact, quantized in self.patches(encoding, layer):
+            theirs, made = _products(exact, rows, bias), _products(quantized, ours, bias)
+            matters = np.maximum(theirs, made) > flat
+            gaps += ((theirs - made) * matters).sum(1, dtype=np.float64)
+            counts += matters.sum(1)
+        moved = bias + (gaps / np.maximum(counts, 1)).reshape(-1)
+        return replace(encoding, biases={**encoding.biases, layer.node: moved})
 
     def forget_after(self, layer: Layer, sharing: Sequence[Layer]) -> None:
         """Drop int8 tensors that were computed ahead, with a shared weight not yet fitted."""
@@ -144,6 +171,20 @@ class _Pair:
     def passed(self, index: int) -> None:
         self.exact.passed(index)
         self.ours.passed(index)
+
+
+def flat_below(graph: Graph, layer: Layer) -> float:
+    """The output below which the activation after the layer hides any error; -inf if none does."""
+    reader = graph.sole_consumer(layer.output)
+    if reader is None:
+        return -np.inf
+    return {"Relu": 0.0, **FLAT_BELOW}.get(reader.op_type, -np.inf)
+
+
+def _products(seen: Array, rows: Array, bias: Array) -> Array:
+    """(G, R, K) patches times (G, O, K) rows, plus bias → (G, R, O) float32."""
+    made = np.matmul(seen, rows.astype(np.float32).transpose(0, 2, 1))
+    return np.asarray(made + bias.reshape(len(rows), 1, -1).astype(np.float32))
 
 
 def grouped_rows(graph: Graph, layer: Layer) -> Array:
@@ -172,14 +213,3 @@ def _with_weights(
     steps, scales = optimize(rows, moments.covariance, grid)
     integers = _integers(graph, layer, steps, scales)
     return replace(encoding, weights={**encoding.weights, layer.weight: integers})
-
-
-def _with_bias(graph: Graph, encoding: Encoding, layer: Layer, moments: Moments) -> Encoding:
-    """The encoding whose layer has the float layer's mean output, channel by channel."""
-    exact = grouped_rows(graph, layer)
-    integers = encoding.weights[layer.weight]
-    ours = to_rows(integers.real, layer.axis).astype(np.float64).reshape(exact.shape)
-    mean, mean_float = moments.mean / moments.count, moments.mean_float / moments.count
-    gap = np.matmul(exact, mean_float[..., None]) - np.matmul(ours, mean[..., None])
-    bias = bias_of(graph, layer) + gap.reshape(-1)
-    return replace(encoding, biases={**encoding.biases, layer.node: bias})

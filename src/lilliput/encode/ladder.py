@@ -7,19 +7,18 @@ a rung is worth is measured on calibration batches that it was not fitted to.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from lilliput.encode.equalize import equalized
+from lilliput.encode.equalize import channel_ranges, equalized, scale_float_inputs
 from lilliput.encode.execute import Execution, Feeds, head, relative_error
 from lilliput.encode.fitting import correct_biases, fit_weights, nearest_weights
 from lilliput.encode.fold import prepare
 from lilliput.encode.graph import Graph, Layer, match_layers
 from lilliput.encode.pixels import expose_pixels, pixel_grid
-from lilliput.encode.placement import Placement, clip_limits, place
+from lilliput.encode.placement import Placement, float_fed, place, useful_limits
 from lilliput.encode.qdq import Encoding, write_qdq
 from lilliput.encode.ranges import METHODS, Histogram, Method, affine_of, observe
 from lilliput.encode.rounding import Grid
@@ -161,6 +160,7 @@ class Ladder:
             yield self._ranges
         if settings.equalize:
             yield self._equalize
+            yield self._scales
         if settings.bias_correction:
             yield self._biases
         if settings.rounding != "nearest":
@@ -210,6 +210,19 @@ class Ladder:
         method = self._method()
         state = self._plain(graph, _floats_of(self.best), method, self.best.pixels)
         self._offer("cross-layer equalization", state, begun)
+
+    def _scales(self) -> None:
+        """Where float operators feed int8 layers, nothing can be moved back through them."""
+        begun = time.perf_counter()
+        best = self.best
+        fed = [x for x in float_fed(best.graph, best.placement) if x.input != best.pixels]
+        if not fed:
+            return
+        tensors = dict.fromkeys(layer.input for layer in fed)
+        ranges = channel_ranges(best.graph, tensors, self.fit, threads=self.settings.threads)
+        graph = scale_float_inputs(best.graph, fed, ranges)
+        state = self._plain(graph, _floats_of(best), self._method(), best.pixels)
+        self._offer("channel scales after float operators", state, begun)
 
     def _biases(self) -> None:
         begun = time.perf_counter()
@@ -368,16 +381,9 @@ class Ladder:
 
 def _ranged(state: State, method: Method) -> State:
     """The state with the ranges of `method`; the pixel tensor keeps its own grid."""
-    limits = {}
-    for activation in state.placement.merged.values():
-        node = state.graph.nodes[activation]
-        low, high = clip_limits(state.graph, node)
-        limits[node.output[0]] = (
-            -math.inf if low is None else low,
-            math.inf if high is None else high,
-        )
+    limits = useful_limits(state.graph, state.placement)
     activations = {
-        name: affine_of(state.histograms[name], method, limits.get(name, (-math.inf, math.inf)))
+        name: affine_of(state.histograms[name], method, limits[name])
         for name in state.placement.representatives
     }
     if state.pixels in activations:

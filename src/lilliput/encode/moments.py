@@ -22,53 +22,54 @@ PATCHES_PER_EXAMPLE = 96
 class Moments:
     """Running sums over patches, per group of channels.
 
-    `gram` is Σ x̂ x̂ᵀ, `cross` is Σ x x̂ᵀ, both (G, K, K); `mean` and `mean_float` are Σ x̂ and
-    Σ x, both (G, K). Sums are float64.
+    `gram` is Σ w x̂ x̂ᵀ, `cross` is Σ w x x̂ᵀ, both (G, K, K); `mean` and `mean_float` are Σ w x̂
+    and Σ w x, both (G, K); `count` is Σ w, (G,). Sums are float64.
     """
 
     gram: Array
     cross: Array
     mean: Array
     mean_float: Array
-    count: int = 0
+    count: Array
 
     @classmethod
     def zeros(cls, groups: int, width: int) -> Moments:
         square = (groups, width, width)
-        return cls(
-            np.zeros(square), np.zeros(square), np.zeros((groups, width)), np.zeros((groups, width))
-        )
+        flat = (groups, width)
+        sums = [np.zeros(shape) for shape in (square, square, flat, flat, (groups,))]
+        return cls(*sums)
 
-    def add(self, exact: Array, quantized: Array, *, squares: bool = True) -> None:
-        """Count patches: both (G, R, K), row by row the same places.
-
-        Without `squares` only the means are kept up, which is all that a bias needs.
-        """
-        if squares:
-            for group, (x, y) in enumerate(zip(exact, quantized, strict=True)):
-                self.gram[group] += y.T @ y
-                self.cross[group] += x.T @ y
-        self.mean += quantized.sum(1, dtype=np.float64)
-        self.mean_float += exact.sum(1, dtype=np.float64)
-        self.count += exact.shape[1]
+    def add(self, exact: Array, quantized: Array, weights: Array | None = None) -> None:
+        """Count patches: both (G, R, K), row by row the same places; `weights` are (G, R)."""
+        if weights is None:
+            weights = np.ones(exact.shape[:2], np.float32)
+        for group, (x, y, w) in enumerate(zip(exact, quantized, weights, strict=True)):
+            weighed = y * w[:, None]
+            self.gram[group] += y.T @ weighed
+            self.cross[group] += x.T @ weighed
+            self.mean[group] += weighed.sum(0, dtype=np.float64)
+            self.mean_float[group] += w @ x
+            self.count[group] += w.sum(dtype=np.float64)
 
     def merge(self, other: Moments) -> None:
         """Add the sums of another layer that shares the weight."""
-        for name in ("gram", "cross", "mean", "mean_float"):
+        for name in ("gram", "cross", "mean", "mean_float", "count"):
             getattr(self, name)[...] += getattr(other, name)
-        self.count += other.count
 
     @property
     def covariance(self) -> Array:
         """(G, K, K) covariance of x̂ with itself: what is left once the bias is free."""
-        mean = self.mean / self.count
-        return self.gram / self.count - mean[:, :, None] * mean[:, None, :]
+        return self._centred(self.gram, self.mean)
 
     @property
     def cross_covariance(self) -> Array:
         """(G, K, K) covariance of x with x̂."""
-        mean, exact = self.mean / self.count, self.mean_float / self.count
-        return self.cross / self.count - exact[:, :, None] * mean[:, None, :]
+        return self._centred(self.cross, self.mean_float)
+
+    def _centred(self, squares: Array, left: Array) -> Array:
+        count = np.maximum(self.count, 1e-12)[:, None]
+        mean, first = self.mean / count, left / count
+        return np.asarray(squares / count[..., None] - first[:, :, None] * mean[:, None, :])
 
 
 def patches(

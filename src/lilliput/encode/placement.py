@@ -29,6 +29,9 @@ COMPUTES = frozenset(
 )
 """Unweighted operators with an int8 kernel and a scale of their own."""
 
+FLAT_BELOW = {"Gelu": -5.0, "HardSwish": -3.0}
+"""Below these the activation is 0 (GELU: to within 2e-6)."""
+
 INT8_WEIGHTED = frozenset(("Conv", "Gemm", "MatMul"))
 
 
@@ -208,6 +211,35 @@ def clip_limits(graph: Graph, node: onnx.NodeProto) -> tuple[float | None, float
         else:
             limits.append(default if value is None else float(value.reshape(-1)[0]))
     return limits[0], limits[1]
+
+
+def float_fed(graph: Graph, placement: Placement) -> list[Layer]:
+    """The int8 layers whose input a float operator makes."""
+    made = {name for node in placement.int8 for name in graph.nodes[node].output}
+    made |= {name for node in placement.merged.values() for name in graph.nodes[node].output}
+    known = made | set(graph.inputs)
+    return [layer for layer in placement.layers if layer.input not in known]
+
+
+def useful_limits(graph: Graph, placement: Placement) -> dict[str, tuple[float, float]]:
+    """{representative: (low, high)} outside which a value makes no difference to what follows.
+
+    Those of an activation that the tensor's quantization replaces, and those below which the
+    activation that alone reads the tensor is flat.
+    """
+    limits = dict.fromkeys(placement.representatives, (float("-inf"), float("inf")))
+    for activation in placement.merged.values():
+        node = graph.nodes[activation]
+        low, high = clip_limits(graph, node)
+        if node.output[0] in limits and low is not None and high is not None:
+            limits[str(node.output[0])] = (low, high)
+    sharing = list(placement.tensors.values())
+    for name in placement.representatives:
+        reader = graph.sole_consumer(name)
+        if reader is not None and reader.op_type in FLAT_BELOW and sharing.count(name) == 1:
+            low, high = limits[name]
+            limits[name] = (max(low, FLAT_BELOW[reader.op_type]), high)
+    return limits
 
 
 def _share(graph: Graph, int8: Iterable[str], merged: Mapping[str, str]) -> dict[str, str]:

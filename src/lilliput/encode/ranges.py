@@ -37,7 +37,7 @@ class Histogram:
     """
 
     def __init__(self) -> None:
-        self.low, self.high = np.inf, -np.inf
+        self.low, self.high = float("inf"), float("-inf")
         self.zeros = 0
         self.counts = np.zeros(BINS, np.int64)
         self.reach = 0.0
@@ -80,6 +80,16 @@ class Histogram:
             self.counts = np.zeros(BINS, np.int64)
             self.counts[BINS // 4 : BINS // 4 + BINS // 2] = merged
             self.reach *= 2.0
+
+    def within(self, low: float, high: float) -> Histogram:
+        """The same tensor with what lies outside [low, high] left out of account."""
+        if low <= self.low and high >= self.high:
+            return self
+        inner = Histogram()
+        inner.low, inner.high = max(self.low, low), min(self.high, high)
+        inner.reach, inner.zeros = self.reach, self.zeros
+        inner.counts = np.where((self.centers >= low) & (self.centers <= high), self.counts, 0)
+        return inner
 
     @property
     def centers(self) -> NDArray[np.float64]:
@@ -129,9 +139,9 @@ def affine_of(
     method: Method,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> Affine:
-    """The affine map of a tensor; `limits` are those of an activation that it replaces."""
-    low, high = range_of(histogram, method)
-    return Affine.of_range(max(low, limits[0]), min(high, limits[1]))
+    """The affine map of a tensor; values outside `limits` make no difference to what follows."""
+    low, high = range_of(histogram.within(*limits), method)
+    return Affine.of_range(low, high)
 
 
 def quantization_error(histogram: Histogram, low: float, high: float) -> float:

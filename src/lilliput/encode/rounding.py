@@ -25,7 +25,7 @@ PAIR_LIMIT = 128
 """Two neighbouring weights of one sign may not exceed this together: 255 * 128 fits 16 bits."""
 
 DAMPING = 0.01
-TARGET_DAMPING = 1.0
+TARGET_DAMPING = 3.0
 """Ridge of `best_target`, in mean variances: less of it chases noise, more leaves error behind."""
 
 SHRINKS = (1.0, 0.9, 0.8)
