@@ -7,7 +7,8 @@ import onnx
 import pytest
 
 from lilliput.encode.execute import Execution, relative_error
-from lilliput.encode.ladder import Ladder, Outcome, Settings
+from lilliput.encode.ladder import Ladder
+from lilliput.encode.outcome import Outcome, Settings
 from lilliput.encode.saturation import OldCpu, can_saturate
 from lilliput.errors import LilliputError, Refused
 from lilliput.preprocessing import Preprocessing
@@ -40,15 +41,16 @@ def test_rungs_come_in_order_and_the_error_never_rises(residual_net, feeds) -> N
     for rung, kind in zip(outcome.rungs, kinds, strict=True):
         assert rung.name.startswith(kind)
         assert rung.seconds >= 0
-    kept = [rung.error for rung in outcome.rungs if rung.kept]
-    assert kept == sorted(kept, reverse=True)
+    for part in (outcome.rungs[:3], outcome.rungs[3:]):
+        kept = [rung.error for rung in part if rung.kept]
+        assert kept == sorted(kept, reverse=True)
     assert outcome.error == kept[-1]
     assert outcome.error == pytest.approx(
         error(outcome.model, residual_net, feeds(count=2, seed=3)), rel=1e-3
     )
     assert outcome.met
     assert said[0].startswith("per channel, minmax ranges: output error")
-    assert any(text.endswith("(not kept)") for text in said) == any(
+    assert any("(not kept)" in text for text in said) == any(
         not rung.kept for rung in outcome.rungs
     )
 

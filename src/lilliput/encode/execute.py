@@ -128,6 +128,16 @@ def relative_error(ours: Execution, reference: Execution, feeds: Feeds) -> float
     return float(np.sqrt(difference / size)) if size > 0 else float(np.sqrt(difference))
 
 
+def chain(first: Feeds, second: Feeds) -> Feeds:
+    """The batches of both, one after the other."""
+
+    def both() -> Iterator[tuple[Array, ...]]:
+        yield from first()
+        yield from second()
+
+    return both
+
+
 def head(feeds: Feeds, count: int) -> Feeds:
     """The first `count` batches of the feeds."""
 

@@ -1,8 +1,9 @@
 """The ladder of post-training quantization: each rung tried in order, logged, kept if it helps.
 
 Min-max per channel, pixel grid, search for ranges, equalization, bias correction, optimized
-rounding, and at last float for the worst layers; it stops as soon as the allowed drop is kept. What
-a rung is worth is measured on calibration batches that it was not fitted to.
+rounding, and at last float for the worst layers; it stops as soon as the allowed drop is kept.
+Rungs that choose among a few whole settings are judged on all calibration batches, those that fit
+numbers to batches on others that were held out.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from lilliput.encode.equalize import channel_ranges, equalized, scale_float_inputs
-from lilliput.encode.execute import Execution, Feeds, head, relative_error
+from lilliput.encode.execute import Execution, Feeds, chain, head, relative_error
 from lilliput.encode.fitting import correct_biases, fit_weights, nearest_weights
 from lilliput.encode.fold import prepare
 from lilliput.encode.graph import Graph, Layer, match_layers
+from lilliput.encode.outcome import Outcome, Rung, Settings, State
 from lilliput.encode.pixels import expose_pixels, pixel_grid
-from lilliput.encode.placement import Placement, float_fed, place, useful_limits
-from lilliput.encode.qdq import Encoding, write_qdq
-from lilliput.encode.ranges import METHODS, Histogram, Method, affine_of, observe
-from lilliput.encode.rounding import Grid
+from lilliput.encode.placement import float_fed, place, useful_limits
+from lilliput.encode.qdq import Encoding
+from lilliput.encode.ranges import METHODS, Method, affine_of, observe
 from lilliput.encode.sensitivity import layer_sensitivities
-from lilliput.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import onnx
@@ -38,77 +38,6 @@ EVERY_METHOD: tuple[Method, ...] = METHODS
 
 FEW_CHANNELS = 4
 """A first layer with more input channels than this is like any other."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the ladder may do. `saturating` is the target's: neighbours then share 16 bits."""
-
-    weight_bits: int = 8
-    saturating: bool = True
-    ranges: Literal["auto", "minmax", "percentile", "entropy", "mse"] = "auto"
-    equalize: bool = True
-    bias_correction: bool = True
-    rounding: Literal["nearest", "optimized", "auto"] = "auto"
-    depthwise: Literal["auto", "int8", "float"] = "auto"
-    exclude: tuple[str, ...] = ()
-    preprocessing: Preprocessing | None = None
-    threads: int = 1
-    sensitivity_batches: int = 2
-
-    def grid(self, layer: Layer) -> Grid:
-        """The integers that the layer's weights may take on the target."""
-        return Grid.of(self.weight_bits, paired=self.saturating and not layer.depthwise)
-
-
-@dataclass(frozen=True)
-class State:
-    """One int8 model in the making."""
-
-    graph: Graph
-    placement: Placement
-    encoding: Encoding
-    histograms: Mapping[str, Histogram]
-    pixels: str = ""
-
-    def model(self) -> onnx.ModelProto:
-        return write_qdq(self.graph, self.placement, self.encoding)
-
-
-@dataclass(frozen=True)
-class Rung:
-    """What was tried, the relative output error and (if it was scored) the drop after it."""
-
-    name: str
-    error: float
-    kept: bool
-    seconds: float
-    drop: float | None = None
-    note: str = ""
-
-    def __str__(self) -> str:
-        text = f"{self.name}: output error {100 * self.error:.2f} %"
-        if self.drop is not None:
-            text += f", drop {self.drop:.3g}"
-        verdict = "" if self.kept else " (not kept)"
-        return text + verdict + (f" — {self.note}" if self.note else "")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The best int8 model found, how it was reached and whether it keeps the allowed drop."""
-
-    model: onnx.ModelProto
-    state: State
-    rungs: tuple[Rung, ...]
-    notes: tuple[str, ...]
-    error: float
-    drop: float | None
-    met: bool
-
-    @property
-    def coverage(self) -> str:
-        return self.state.placement.coverage
 
 
 @dataclass
@@ -138,6 +67,7 @@ class Ladder:
         self.graph = Graph(prepared.model)
         self.reference = Execution(self.graph.model, threads=self.settings.threads)
         self.notes = list(prepared.notes)
+        self.against = chain(self.fit, self.judge)
         self.best, self.error, self.lost = self._first()
         for rung in self._rest():
             if self._met():
@@ -224,8 +154,15 @@ class Ladder:
         state = self._plain(graph, _floats_of(best), self._method(), best.pixels)
         self._offer("channel scales after float operators", state, begun)
 
+    def _hold_out(self) -> None:
+        """From here on only batches count to which nothing is fitted."""
+        if self.against is not self.judge:
+            self.against = self.judge
+            self.error = self._measure(self.best)
+
     def _biases(self) -> None:
         begun = time.perf_counter()
+        self._hold_out()
         best = self.best
         encoding = correct_biases(
             best.graph, best.placement, best.encoding, self.fit, threads=self.settings.threads
@@ -234,6 +171,7 @@ class Ladder:
 
     def _rounding(self) -> None:
         begun = time.perf_counter()
+        self._hold_out()
         best = self.best
         encoding = fit_weights(
             best.graph,
@@ -346,7 +284,7 @@ class Ladder:
 
     def _measure(self, state: State) -> float:
         ours = Execution(state.model(), threads=self.settings.threads)
-        return relative_error(ours, self.reference, self.judge)
+        return relative_error(ours, self.reference, self.against)
 
     def _lose(self, state: State) -> float | None:
         return None if self.drop is None else self.drop(state.model())

@@ -15,7 +15,8 @@ from lilliput.context import Context
 from lilliput.encode.calibration import calibration_of
 from lilliput.encode.fold import prepare
 from lilliput.encode.graph import Graph, match_layers
-from lilliput.encode.ladder import Ladder, Outcome, Rung, Settings
+from lilliput.encode.ladder import Ladder
+from lilliput.encode.outcome import Outcome, Rung, Settings
 from lilliput.encode.placement import place
 from lilliput.encode.saturation import saturates
 from lilliput.errors import LilliputError, Refused
