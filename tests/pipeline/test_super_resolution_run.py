@@ -60,9 +60,7 @@ def test_an_upscaler_is_cut_distilled_and_quantized_in_decibels(home: Path) -> N
         assert candidate.measurements["metric"].unit == "dB"
     # Only the front and the original look at test, and the stopwatch decides what is on the front.
     tested = [c for c in result.candidates if "test_metric" in c.measurements]
-    assert "original-fp32" in {c.id for c in tested} and {c.id for c in result.front} <= {
-        c.id for c in tested
-    }
+    assert {"original-fp32", *(c.id for c in result.front)} <= {c.id for c in tested}
     assert all(c.measurements["test_metric"].value > 0 for c in tested)
     cut = next(c for c in result.candidates if c.id.endswith("distill-fp32"))
     whole = next(c for c in result.candidates if c.id == "original-fp32")
