@@ -8,150 +8,236 @@ gives too.
 
 from __future__ import annotations
 
-import time
-from contextlib import closing
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from benchmarks.harness import Claim, Options, Row
+from benchmarks.harness import Claim, Options, Peer, Row
+from benchmarks.peers.pruned_int8 import files_of_today
+from benchmarks.resnets import (
+    PREPROCESSING,
+    Log,
+    class_and_weights,
+    context_for,
+    whole_test_drop,
+)
 from lilliput.artifact import Artifact
 from lilliput.budget import Budget
-from lilliput.data.sources import load_data
+from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
-from lilliput.meter.accuracy import drop, score_file
-from lilliput.meter.stopwatch import compare_files
-from lilliput.preprocessing import IDENTITY, Preprocessing
+from lilliput.meter.host import cpu_flags, isa_class
+from lilliput.meter.stopwatch import Timing, compare_files
 from lilliput.runs.folder import is_run
 from lilliput.runs.result import RunResult
-from lilliput.runtimes.opening import open_session
 from lilliput.target import Target
-from lilliput.tasks import task_of
 from lilliput.verbs.compress import compress
 from lilliput.verbs.resume import resume
 
-PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 MAX_DROP = 1.0
-WORTH_A_LINE = 5.0
+SMOKE_MINUTES = 2.0
 ORIGINAL = "original, fp32, ONNX Runtime"
 
 
-def fast_claim(
-    options: Options,
-    *,
-    network: str,
-    title: str,
-    runtime: str,
-    goals: dict[str, float],
-    minutes: float,
-) -> Claim:
-    """Points lost, times faster and times smaller; `goals` are times faster by class of CPU."""
-    result = compressed(options, network, runtime, minutes=2 if options.smoke else minutes)
-    rows, best = rows_for(result, runtime, goals)
-    says = (
-        f"{title}: the file that `compress --max-drop {MAX_DROP:g} --target {runtime}` recommends "
-        f"in {minutes:g} minutes, beside the float original in ONNX Runtime, one thread"
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, the runtime that runs its file, times faster by class of CPU, and the time.
+
+    `epochs` is how long the peer's network trains: about as long as ours may.
+    """
+
+    network: str
+    title: str
+    runtime: str
+    goals: dict[str, float]
+    minutes: float
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A file's paired loss on the whole test split and its time beside the original's."""
+
+    lost: Measurement
+    timing: Timing
+    bytes: int
+
+    @property
+    def faster(self) -> float:
+        return 1 / self.timing.ratio
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        low, high = self.timing.ratio_interval
+        return 1 / high, 1 / low
+
+
+def fast_claim(options: Options, case: Case) -> Claim:
+    """Points lost, times faster, times smaller: ours and the best of today's tools."""
+    result = compressed(options, case)
+    assert result.best is not None
+    best = result.best.the_artifact()
+    original = next(c for c in result.candidates if c.id == "original-fp32").the_artifact()
+    epochs = 1 if options.smoke else case.epochs
+    today = files_of_today(options, case.network, epochs=epochs)
+    judged = judge({OURS: best.path, **today}, original, Target(runtime=case.runtime))
+    rival = best_of([name for name in today if name in judged], judged)
+    chose_nothing = Row.of(
+        "points lost, the 70 % that chose nothing", result.best.measurements["test_drop"]
     )
     return Claim(
-        says=says,
-        rows=tuple(rows),
-        files={"best": options.commit(best.path, f"{network}-{runtime}.onnx")},
+        says=f"{case.title}: the file that `compress --max-drop {MAX_DROP:g} --target "
+        f"{case.runtime}` recommends in {case.minutes:g} minutes, beside the float original in "
+        "ONNX Runtime, one thread",
+        rows=(
+            *rows_of(judged[OURS], original, case, result.best.id),
+            chose_nothing,
+            *against(judged[OURS], judged[rival]),
+        ),
+        peers=tuple(
+            Peer(
+                name=f"{name}{' (the best)' if name == rival else ''}", rows=plain(found, original)
+            )
+            for name, found in judged.items()
+            if name != OURS
+        ),
+        files={"best": options.commit(best.path, f"{case.network}-{case.runtime}.onnx")},
     )
 
 
-def compressed(options: Options, network: str, runtime: str, *, minutes: float) -> RunResult:
+def verify_fast(options: Options, case: Case) -> Claim:
+    """Score and time the committed file again."""
+    path = options.committed("best")
+    context = context_for(options, case.network, options.work, seed=0, threads=1)
+    original = export_network(context.original.the_network(), options.work / "original.onnx")
+    judged = judge({OURS: path}, original, Target(runtime=case.runtime))
+    return Claim(
+        says="the committed file, scored and timed again",
+        rows=rows_of(judged[OURS], original, case, path.name),
+    )
+
+
+def compressed(options: Options, case: Case) -> RunResult:
     """The run of `compress` on this target; one that was interrupted goes on."""
     out = options.work / "run"
     if is_run(out):
         return resume(out)
+    factory, weights = class_and_weights(options, case.network)
     return compress(
-        f"{options.home}/networks/resnet_cifar.py:{network}",
-        weights=options.data / f"models/cifar10_{network}/model.safetensors",
+        factory,
+        weights=weights,
         data="cifar10",
-        target=runtime,
+        target=case.runtime,
         budget=Budget(max_drop=MAX_DROP),
         preprocessing=PREPROCESSING,
-        time_budget_minutes=minutes,
+        time_budget_minutes=SMOKE_MINUTES if options.smoke else case.minutes,
         out=out,
         progress=Log(options),
     )
 
 
-class Log:
-    """Progress as lines of the claim's log."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-
-    def track(self, items: Any, *, label: str, total: int | None = None) -> Any:
-        began = time.perf_counter()
-        yield from items
-        seconds = time.perf_counter() - began
-        if seconds > WORTH_A_LINE:
-            of = f" ({total})" if total else ""
-            self.options.log(f"  {label}{of}: {seconds:.0f} s")
-
-    def say(self, line: str) -> None:
-        self.options.log(line)
-
-
-def rows_for(
-    result: RunResult, runtime: str, goals: dict[str, float]
-) -> tuple[list[Row], Artifact]:
-    """Judge the recommended file anew: whole test split, and time beside the original's."""
-    assert result.best is not None
-    best = result.best.the_artifact()
-    original = next(c for c in result.candidates if c.id == "original-fp32").the_artifact()
-    target = Target(runtime=runtime)
-    lost = whole_test_drop(best, original, target)
-    timing = compare_files(
-        {ORIGINAL: (original.path, Target()), "ours": (best.path, target)},
+def judge(files: Mapping[str, Path], original: Artifact, target: Target) -> dict[str, Judged]:
+    """Every file on the whole test split, and all of them timed in one session."""
+    timings = compare_files(
+        {ORIGINAL: (original.path, Target())} | {n: (path, target) for n, path in files.items()},
         ORIGINAL,
-        max_seconds=60,
-    )["ours"]
-    rows = [
-        Row.of("points lost, whole test split", lost, goal=f"<= {MAX_DROP}"),
-        Row.of(
-            "points lost, the 70 % that chose nothing",
-            result.best.measurements["test_drop"],
-        ),
+        max_seconds=30.0 * len(files),
+    )
+    return {
+        name: Judged(
+            whole_test_drop(_artifact(path, original), original, target),
+            timings[name],
+            path.stat().st_size,
+        )
+        for name, path in files.items()
+    }
+
+
+def _artifact(path: Path, original: Artifact) -> Artifact:
+    """The file with the preprocessing that its network was trained with; peers store none."""
+    found = Artifact.of(path)
+    if found.metadata.preprocessing is not None:
+        return found
+    kept = {"preprocessing": original.metadata.preprocessing}
+    return Artifact.of(path, metadata=found.metadata.model_copy(update=kept))
+
+
+def best_of(names: Sequence[str], judged: Mapping[str, Judged]) -> str:
+    """What its user would take: the fastest that keeps the limit, or what loses least."""
+    kept = [name for name in names if judged[name].lost.value <= MAX_DROP]
+    if kept:
+        return min(kept, key=lambda name: judged[name].timing.ratio)
+    return min(names, key=lambda name: judged[name].lost.value)
+
+
+def rows_of(ours: Judged, original: Artifact, case: Case, file: str) -> tuple[Row, ...]:
+    here = machine_class()
+    return (
+        Row.of("points lost, whole test split", ours.lost, goal=f"<= {MAX_DROP}"),
         *(
             Row(
                 name="times faster",
-                figure=1 / timing.ratio if isa == machine_class() else None,
-                interval=(1 / timing.ratio_interval[1], 1 / timing.ratio_interval[0])
-                if isa == machine_class()
-                else None,
+                figure=ours.faster if isa == here else None,
+                interval=ours.interval if isa == here else None,
                 unit="×",
                 goal=f">= {goal}",
                 isa=isa,
-                note=f"{result.best.id}, {timing.median_ms:.4f} ms",
+                note=f"{file}, {ours.timing.median_ms:.4f} ms" if isa == here else None,
             )
-            for isa, goal in goals.items()
+            for isa, goal in case.goals.items()
         ),
         Row(
             name="times smaller",
-            figure=original.bytes / best.bytes,
+            figure=original.bytes / ours.bytes,
             unit="×",
-            note=f"{best.bytes} of {original.bytes} bytes",
+            note=f"{ours.bytes} of {original.bytes} bytes",
         ),
-    ]
-    return rows, best
+    )
+
+
+def against(ours: Judged, rival: Judged) -> tuple[Row, ...]:
+    """Faster at no more loss, and smaller, than the best of today's tools."""
+    return (
+        Row(
+            name="times faster than the best peer",
+            figure=rival.timing.ratio / ours.timing.ratio,
+            unit="×",
+            goal="> 1",
+            isa=isa_class(cpu_flags()),
+        ),
+        Row(
+            name="points lost beyond the best peer",
+            figure=ours.lost.value - rival.lost.value,
+            unit="points",
+            goal="<= 0",
+        ),
+        Row(
+            name="times smaller than the best peer",
+            figure=rival.bytes / ours.bytes,
+            unit="×",
+            goal="> 1",
+        ),
+    )
+
+
+def plain(found: Judged, original: Artifact) -> tuple[Row, ...]:
+    """A peer's figures, without goals."""
+    return (
+        Row.of("points lost, whole test split", found.lost),
+        Row(
+            name="times faster",
+            figure=found.faster,
+            interval=found.interval,
+            unit="×",
+            isa=isa_class(cpu_flags()),
+        ),
+        Row(name="times smaller", figure=original.bytes / found.bytes, unit="×"),
+    )
 
 
 def machine_class() -> str:
     """The class of goals that this machine is judged by."""
-    from lilliput.meter.host import cpu_flags, isa_class
-
     found = isa_class(cpu_flags())
     return "vnni" if found in ("vnni", "amx") else found
-
-
-def whole_test_drop(ours: Artifact, original: Artifact, target: Target) -> Measurement:
-    """Paired loss on all 10,000 test examples; the original runs in ONNX Runtime."""
-    task = task_of("classification")
-    data = load_data("cifar10", task=task)
-
-    def scores(artifact: Artifact, where: Target) -> Any:
-        with closing(open_session(artifact.path, where)) as session:
-            return score_file(session, task, data.test, artifact.metadata.preprocessing or IDENTITY)
-
-    return drop(scores(original, Target()), scores(ours, target), task.metric)

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fast import Log
 from benchmarks.harness import HOME, Options
 from benchmarks.peers import ort_int8
+from benchmarks.resnets import PREPROCESSING as IMAGENET
+from benchmarks.resnets import Log
 from lilliput.artifact import Artifact, ArtifactMetadata, TensorSpec
 from lilliput.candidate import Candidate
 from lilliput.context import Context, SilentJournal
@@ -34,7 +35,6 @@ from lilliput.target import Target
 from lilliput.tasks import task_of
 
 OURS = "ours"
-IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 IMAGES = 256
 OLD_CPU = ("avx2",)
 """Our file is made for the CPU that clips; it is right on the others too."""

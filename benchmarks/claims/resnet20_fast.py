@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from benchmarks.fast import fast_claim
+from benchmarks.fast import Case, fast_claim, verify_fast
 from benchmarks.harness import Claim, Options
 
-GOALS = {"vnni": 2.7, "avx2": 2.2}
+CASE = Case(
+    network="resnet20",
+    title="ResNet-20",
+    runtime="onnxruntime",
+    goals={"vnni": 2.7, "avx2": 2.2},
+    minutes=45,
+    epochs=12,
+)
 
 
 def run(options: Options) -> Claim:
-    return fast_claim(
-        options,
-        network="resnet20",
-        title="ResNet-20",
-        runtime="onnxruntime",
-        goals=GOALS,
-        minutes=45,
-    )
+    return fast_claim(options, CASE)
+
+
+def verify(options: Options) -> Claim:
+    return verify_fast(options, CASE)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from benchmarks.fast import fast_claim
+from benchmarks.fast import Case, fast_claim, verify_fast
 from benchmarks.harness import Claim, Options
 
-GOALS = {"vnni": 9.0, "avx2": 3.5}
+CASE = Case(
+    network="resnet56",
+    title="ResNet-56",
+    runtime="openvino",
+    goals={"vnni": 9.0, "avx2": 3.5},
+    minutes=90,
+    epochs=7,
+)
 
 
 def run(options: Options) -> Claim:
-    return fast_claim(
-        options,
-        network="resnet56",
-        title="ResNet-56",
-        runtime="openvino",
-        goals=GOALS,
-        minutes=90,
-    )
+    return fast_claim(options, CASE)
+
+
+def verify(options: Options) -> Claim:
+    return verify_fast(options, CASE)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from lilliput.distill.answers import Answers, affordable
 from lilliput.distill.loop import (
     EpochFacts,
     Schedule,
@@ -159,3 +160,46 @@ def test_threads_are_put_back_and_chosen_among_what_is_allowed(tmp_path: Path) -
     context = tiny_context(tmp_path)
     assert best_thread_count(tiny_network(), source(context), context, most=1) == 1
     assert best_thread_count(tiny_network(), source(context), context, most=2) in (1, 2)
+
+
+@pytest.mark.parametrize(("views", "asked"), [(2, 2), (0, 5), (9, 5)])
+def test_a_teacher_is_asked_about_each_view_once(
+    tmp_path: Path, views: int, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, teacher, calls = tiny_context(tmp_path), tiny_network(seed=3), []
+    forward = type(teacher.module).forward
+    monkeypatch.setattr(
+        type(teacher.module),
+        "forward",
+        lambda self, x: (calls.append(None) if not self.training else None, forward(self, x))[1],
+    )
+    examples = source(context)
+    schedule = replace(SCHEDULE, epochs=5, views=views)
+    terms = [Imitation(context.task)]
+    train(tiny_network(), terms, examples, schedule, context, key="a", teacher=teacher)
+    probes = 1 if 0 < views < 5 else 0
+    assert len(calls) == asked * examples.steps() + probes
+
+
+def test_answers_from_memory_teach_the_same_as_the_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> torch.Tensor:
+        context = tiny_context(tmp_path)
+        schedule = replace(SCHEDULE, epochs=4, views=2)
+        terms = [Imitation(context.task)]
+        teacher = tiny_network(seed=3)
+        return weights(
+            train(
+                tiny_network(), terms, source(context), schedule, context, key="a", teacher=teacher
+            )
+        )
+
+    remembered = trained()
+    monkeypatch.setattr(Answers, "of", lambda self, batch, ask: ask())
+    assert torch.equal(remembered, trained())
+
+
+def test_answers_that_need_too_much_memory_are_not_kept() -> None:
+    assert affordable(torch.zeros(128, 10), batches=390, views=4)
+    assert not affordable(torch.zeros(16, 3, 96, 96), batches=91, views=4)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.context import Context
+from lilliput.distill.answers import Answers, affordable
 from lilliput.distill.losses import LossTerm, Observed, Taps
 from lilliput.distill.sources import Source
 from lilliput.errors import LilliputError
@@ -32,7 +33,8 @@ class Schedule:
 
     Stochastic gradient descent with Nesterov momentum ("sgd") or Adam ("adam"); the learning rate
     rises linearly over the first `warmup` share of the steps and falls to zero along a cosine.
-    Biases and normalisation scales are not decayed.
+    Biases and normalisation scales are not decayed. With a teacher, the augmented epochs repeat
+    after `views` of them, so that it is asked about each batch once; 0: every epoch is new.
     """
 
     epochs: int
@@ -42,6 +44,7 @@ class Schedule:
     momentum: float = 0.9
     warmup: float = 0.03
     clip: float = 5.0
+    views: int = 4
 
     def rate(self, share: float) -> float:
         """Learning rate after `share` (0..1) of all steps."""
@@ -91,12 +94,12 @@ def train(
     if schedule.epochs == 0:
         return network.copy()
     torch.manual_seed(context.derived_seed("train", key))
-    job = _Job(network.copy(), terms, schedule, context, teacher)
+    job = _Job(network.copy(), terms, source, schedule, context, teacher)
     checkpoint = _Checkpoint(context.checkpoints, key)
     with torch_threads(context.train_threads):
         for epoch in range(checkpoint.restore(job), schedule.epochs):
             began = time.perf_counter()
-            loss = job.run_epoch(epoch, source, label=f"train {key}")
+            loss = job.run_epoch(epoch, label=f"train {key}")
             checkpoint.save(job, epoch + 1)
             if on_epoch is not None:
                 rate = schedule.rate((epoch + 1) / schedule.epochs)
@@ -153,13 +156,15 @@ class _Job:
         self,
         student: Network,
         terms: Sequence[LossTerm],
+        source: Source,
         schedule: Schedule,
         context: Context,
         teacher: Network | None,
     ) -> None:
         from lightning_fabric import Fabric
 
-        self.student, self.terms, self.schedule, self.context = student, terms, schedule, context
+        self.student, self.terms, self.source = student, terms, source
+        self.schedule, self.context = schedule, context
         self.adapters = nn.ModuleList([t for t in terms if isinstance(t, nn.Module)])
         self.fabric = Fabric(accelerator=context.device, devices=1)
         self._frozen = {n: p.requires_grad for n, p in student.module.named_parameters()}
@@ -172,10 +177,23 @@ class _Job:
         if self.teacher is not None:
             _in_format(self.teacher.to(self.fabric.device), _memory_format(student))
         self.taps = tuple(dict.fromkeys(tap for term in terms for tap in term.taps))
+        self.answers = self._answers()
 
-    def run_epoch(self, epoch: int, source: Source, *, label: str) -> float:
-        steps, total, seen = source.steps(), 0.0, 0
-        rng = self.context.rng(label, epoch)
+    def _answers(self) -> Answers | None:
+        """A memory for the teacher's answers, where views come again and all of them fit."""
+        views = self.schedule.views
+        if self.teacher is None or self.taps or not 0 < views < self.schedule.epochs:
+            return None
+        for inputs, _ in self.source.epoch(self.context.rng("size of an answer")):
+            answer, _ = self._teach(tuple(x.to(self.fabric.device) for x in inputs))
+            assert answer is not None
+            return Answers(views) if affordable(answer, self.source.steps(), views) else None
+        return None
+
+    def run_epoch(self, epoch: int, *, label: str) -> float:
+        source, total, seen = self.source, 0.0, 0
+        steps, view = source.steps(), self.answers.view(epoch) if self.answers else epoch
+        rng = self.context.rng(label, view)
         torch.manual_seed(self.context.derived_seed(label, "torch", epoch))
         self.module.train()
         text = f"{label}, epoch {epoch + 1} of {self.schedule.epochs}"
@@ -183,7 +201,7 @@ class _Job:
             source.epoch(rng), label=text, total=steps
         ):
             self._set_rate((epoch + seen / steps) / self.schedule.epochs)
-            total += self._step(inputs, target)
+            total += self._step(inputs, target, (view, seen))
             seen += 1
         if seen == 0:
             raise LilliputError(
@@ -196,11 +214,13 @@ class _Job:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(share)
 
-    def _step(self, inputs: tuple[Tensor, ...], target: Tensor | None) -> float:
+    def _step(
+        self, inputs: tuple[Tensor, ...], target: Tensor | None, batch: tuple[int, int]
+    ) -> float:
         device = self.fabric.device
         inputs = tuple(x.to(device) for x in inputs)
         target = None if target is None else target.to(device)
-        loss = self._loss(inputs, target)
+        loss = self._loss(inputs, target, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         if self.schedule.clip > 0:
@@ -215,12 +235,21 @@ class _Job:
             )
         return value
 
-    def _loss(self, inputs: tuple[Tensor, ...], target: Tensor | None) -> Tensor:
-        taught, taught_features = self._teach(inputs)
+    def _loss(
+        self, inputs: tuple[Tensor, ...], target: Tensor | None, batch: tuple[int, int]
+    ) -> Tensor:
+        taught, taught_features = self._taught(inputs, batch)
         with Taps(self.student.module, self.taps) as tapped:
             output = flat_outputs(self.module(*inputs))[0]
         seen = Observed(output, target, taught, tapped.features, taught_features)
         return torch.stack([term.weight * term(seen) for term in self.terms]).sum()
+
+    def _taught(
+        self, inputs: tuple[Tensor, ...], batch: tuple[int, int]
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        if self.answers is None:
+            return self._teach(inputs)
+        return self.answers.of(batch, lambda: self._teach(inputs)[0]), {}
 
     def _teach(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, dict[str, Tensor]]:
         if self.teacher is None:

@@ -38,6 +38,9 @@ class Distill(Step):
     weight_decay: float = Field(5e-4, ge=0, description="not applied to biases and norms")
     temperature: float = Field(4.0, gt=0, description="softens the teacher's class scores")
     imitation: float = Field(0.9, ge=0, le=1, description="share of the loss that is the teacher's")
+    views: int = Field(
+        4, ge=0, description="augmented epochs before they repeat, answers known; 0: never repeat"
+    )
     hints: tuple[str, ...] = Field((), description="layers whose outputs should match too")
     hint_weight: float = Field(1.0, ge=0, description="weight of the hints")
     teacher: str | None = Field(None, description="another teacher, as file.py:function")
@@ -56,7 +59,11 @@ class Distill(Step):
         network, teacher = candidate.the_network(), self.the_teacher(context)
         source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
         schedule = Schedule(
-            self.epochs, self.learning_rate, self.optimizer, weight_decay=self.weight_decay
+            self.epochs,
+            self.learning_rate,
+            self.optimizer,
+            weight_decay=self.weight_decay,
+            views=self.views,
         )
         trained = train(
             network,

@@ -1,0 +1,86 @@
+"""The published CIFAR-10 ResNets as a user hands them over, and how their files are scored."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Options
+from lilliput.artifact import Artifact, TensorSpec
+from lilliput.candidate import Candidate
+from lilliput.context import Context
+from lilliput.data.sources import load_data
+from lilliput.measurement import Measurement
+from lilliput.meter.accuracy import drop, score_file
+from lilliput.models.source import load_network
+from lilliput.preprocessing import IDENTITY, Preprocessing
+from lilliput.runtimes.opening import open_session
+from lilliput.target import Target
+from lilliput.tasks import task_of
+
+PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+WORTH_A_LINE = 5.0
+
+
+class Log:
+    """Progress as lines of the claim's log."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def track(self, items: Any, *, label: str, total: int | None = None) -> Any:
+        began = time.perf_counter()
+        yield from items
+        seconds = time.perf_counter() - began
+        if seconds > WORTH_A_LINE:
+            of = f" ({total})" if total else ""
+            self.options.log(f"  {label}{of}: {seconds:.0f} s")
+
+    def say(self, line: str) -> None:
+        self.options.log(line)
+
+
+def class_and_weights(options: Options, name: str) -> tuple[str, Path]:
+    """What a user names: the file with the class, and the weights file."""
+    return (
+        f"{options.home}/networks/resnet_cifar.py:{name}",
+        options.data / f"models/cifar10_{name}/model.safetensors",
+    )
+
+
+def context_for(options: Options, name: str, folder: Path, *, seed: int, threads: int) -> Context:
+    """The network with its published weights, and CIFAR-10 with all of its training images."""
+    task = task_of("classification")
+    factory, weights = class_and_weights(options, name)
+    network = load_network(
+        factory,
+        weights=weights,
+        inputs=(TensorSpec(name="input", shape=(None, 3, 32, 32)),),
+        preprocessing=PREPROCESSING,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    return Context(
+        data=load_data("cifar10", task=task, seed=seed),
+        task=task,
+        target=Target(),
+        original=Candidate("original", network=network),
+        folder=folder,
+        checkpoints=folder,
+        seed=seed,
+        train_threads=threads,
+        progress=Log(options),
+    )
+
+
+def whole_test_drop(ours: Artifact, original: Artifact, target: Target) -> Measurement:
+    """Paired loss on all 10,000 test examples; the original runs in ONNX Runtime."""
+    task = task_of("classification")
+    data = load_data("cifar10", task=task)
+
+    def scores(artifact: Artifact, where: Target) -> Any:
+        with closing(open_session(artifact.path, where)) as session:
+            return score_file(session, task, data.test, artifact.metadata.preprocessing or IDENTITY)
+
+    return drop(scores(original, Target()), scores(ours, target), task.metric)
