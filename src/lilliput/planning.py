@@ -20,8 +20,11 @@ from lilliput.units import format_bytes, format_count
 BYTES_A_WEIGHT = 1
 """What int8 files hold; the smallest that any runtime here runs."""
 
-SHARE_FOR_TRAINING = 0.7
-"""Of the time budget: full trainings. The rest is screening, quantizing and measuring."""
+SHARE_FOR_SEARCH = 0.85
+"""Of the time budget: ranking, screening, training. The rest is quantizing and measuring."""
+
+MINUTES_FOR_FILES = 0.2
+"""What quantizing and measuring take even where the network is tiny."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def shrink_settings(minutes: float) -> dict[str, Any]:
         screening = {"architectures": 6, "screen_steps": 60, "finalists": 1}
     else:
         screening = {"architectures": 8, "screen_steps": 100, "finalists": 2}
-    return {"minutes": round(minutes * SHARE_FOR_TRAINING, 2), **screening}
+    search = max(minutes * SHARE_FOR_SEARCH - MINUTES_FOR_FILES, minutes / 3)
+    return {"minutes": round(search, 2), **screening}
 
 
 @dataclass(frozen=True)

@@ -202,4 +202,4 @@ def test_answers_from_memory_teach_the_same_as_the_teacher(
 
 def test_answers_that_need_too_much_memory_are_not_kept() -> None:
     assert affordable(torch.zeros(128, 10), batches=390, views=4)
-    assert not affordable(torch.zeros(16, 3, 96, 96), batches=91, views=4)
+    assert not affordable(torch.zeros(16, 3, 256, 256), batches=91, views=4)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-MOST_BYTES = 256_000_000
-"""Answers that need more memory are asked for anew: class scores fit, pictures do not."""
+MOST_BYTES = 1_000_000_000
+"""Answers that need more memory are asked for anew: class scores always fit, small pictures do."""
 
 
 @dataclass

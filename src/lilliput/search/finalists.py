@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lilliput.search.pace import Pace
+
 PRIOR_RECOVERY = 0.15
 """Share of the screened loss that is left after a full training, before any has finished."""
 
@@ -19,13 +21,15 @@ class Screened:
     """An architecture after the cheap rung.
 
     `cost` is what the user wants small (measured milliseconds as a rule), `drop` the loss of the
-    metric against the original after the short training, `capacity` its multiply-adds.
+    metric against the original after the short training, `capacity` its multiply-adds, `pace`
+    how fast it trained.
     """
 
     key: str
     cost: float
     capacity: float
     drop: float = float("nan")
+    pace: Pace | None = None
 
 
 def undominated(architectures: Iterable[Screened]) -> list[Screened]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from lilliput.candidate import Candidate
 from lilliput.context import Context
-from lilliput.distill.loop import Schedule, best_thread_count, train
+from lilliput.distill.loop import Schedule, best_thread_count, torch_threads, train
 from lilliput.distill.losses import Imitation, LossTerm, Truth
 from lilliput.distill.sources import Examples
 from lilliput.errors import LilliputError
@@ -31,6 +30,7 @@ from lilliput.prune.edits import remove_edit
 from lilliput.prune.from_context import examples, shrink
 from lilliput.search.architectures import Architecture, block_chain, name_of, spread, unique
 from lilliput.search.finalists import PRIOR_RECOVERY, Screened, undominated
+from lilliput.search.pace import Pace, teacher_seconds
 from lilliput.search.probe import Probe, probe
 from lilliput.search.rungs import drop_in_torch, metric_in_torch
 
@@ -236,24 +236,22 @@ def _hopeless(context: Context) -> float:
 
 
 def _screened(one: Considered, training: Training, context: Context) -> Screened:
-    """One short training, done now or read from the journal; its pace is journalled too."""
+    """One short training, done now or read from the journal, and its pace."""
     key = one.architecture.key
 
     def work() -> dict[str, Any]:
-        network, seconds = _short_training(one, training, context)
+        network, pace = _short_training(one, training, context)
         split = context.data.split("validation").head(SCREEN_EXAMPLES)
         lost = drop_in_torch(network, split, context)
         context.progress.say(
             f"{key}: {one.price.ratio:.2f}× the time, "
             f"{lost:.2f} {context.task.metric.unit} lost after a short training"
         )
-        return {"drop": lost, "seconds_a_step": seconds}
+        return {"drop": lost, **pace.as_json()}
 
     done = context.journal.once(f"screen {key}", work)
-    context.journal.once(
-        "pace of training", partial(dict, {"seconds_a_step": done["seconds_a_step"]})
-    )
-    return Screened(key, one.price.ratio, float(one.macs), done["drop"])
+    pace = Pace(done["seconds_a_step"], done["teacher_seconds"])
+    return Screened(key, one.price.ratio, float(one.macs), done["drop"], pace)
 
 
 @dataclass(frozen=True)
@@ -277,7 +275,7 @@ class _Short:
         return min(self.count, self.source.steps())
 
 
-def _short_training(one: Considered, training: Training, context: Context) -> tuple[Network, float]:
+def _short_training(one: Considered, training: Training, context: Context) -> tuple[Network, Pace]:
     teacher = context.original.the_network()
     network = reestimate(one.architecture.build(teacher), _repair_batches(teacher, context))
     source = Examples(context.data, context.task, network.preprocessing, training.batch_size)
@@ -293,7 +291,10 @@ def _short_training(one: Considered, training: Training, context: Context) -> tu
         teacher=teacher,
         on_epoch=lambda facts: seconds.append(facts.seconds),
     )
-    return trained, sum(seconds) / max(short.steps(), 1)
+    with torch_threads(context.train_threads):
+        inputs, _ = next(source.epoch(context.rng("pace")))
+        asking = teacher_seconds(teacher, inputs, source.steps())
+    return trained, Pace(sum(seconds) / max(short.steps(), 1), asking)
 
 
 def trained_in_full(

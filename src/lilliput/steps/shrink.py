@@ -58,7 +58,9 @@ class Shrink(Search):
     screen_steps: int = Field(60, ge=0, description="batches of the short training")
     finalists: int = Field(2, ge=1, description="how many are trained in full")
     epochs: int | None = Field(None, ge=0, description="of a full training; unset: as time allows")
-    minutes: float | None = Field(None, gt=0, description="time for all full trainings together")
+    minutes: float | None = Field(
+        None, gt=0, description="time for it all: ranking, screening, trainings"
+    )
     learning_rate: float = Field(0.03, gt=0, description="peak of the cosine")
     batch_size: int | None = Field(None, ge=1, description="examples a step; unset: 16 to 128")
     reserve: float = Field(0.9, gt=0, le=1, description="share of max_drop that training may lose")
@@ -66,6 +68,7 @@ class Shrink(Search):
     def explore(self, candidate: Candidate, context: Context) -> Iterator[Candidate]:
         """The original, then each finalist as soon as it is trained."""
         yield candidate
+        began = time.monotonic()
         size = self.batch_size or batch_size_for(len(context.data.train))
         training = Training(self.learning_rate, size, self.screen_steps)
         context = with_best_threads(candidate.the_network(), size, context)
@@ -78,6 +81,7 @@ class Shrink(Search):
             count=self.architectures,
         )
         screened = screened_drops(considered, training, self.architectures, context)
+        self._minutes_to_train(context, spent=(time.monotonic() - began) / 60)
         yield from self._finalists(candidate, considered, screened, training, context)
 
     def _finalists(
@@ -91,13 +95,13 @@ class Shrink(Search):
         by_key = {c.architecture.key: c for c in considered}
         allowed = context.budget.max_drop
         allowed = None if allowed is None else allowed * self.reserve
-        epochs = self._epochs(training, context)
         final: dict[str, float] = {}
         began = time.monotonic()
         while len(final) < self.finalists and self._in_time(began, len(final), context):
             chosen = next_finalist(screened, final, allowed)
             if chosen is None:
                 return
+            epochs = self._epochs(chosen, training, context)
             trained = trained_in_full(by_key[chosen.key], training, epochs, context)
             final[chosen.key] = trained.value("proxy_drop")
             context.progress.say(
@@ -126,24 +130,25 @@ class Shrink(Search):
         if self.minutes is None or not finished:
             return True
         spent = (time.monotonic() - began) / 60
-        fits = spent + 0.9 * spent / finished <= self.minutes
+        fits = spent + 0.9 * spent / finished <= self._minutes_to_train(context)
         key = f"time for finalist {finished + 1}"
         return bool(context.journal.once(key, partial(dict, fits=fits))["fits"])
 
-    def _epochs(self, training: Training, context: Context) -> int:
-        """As set, or as many as the time allows, by the pace of the short trainings."""
+    def _minutes_to_train(self, context: Context, spent: float = 0.0) -> float:
+        """What is left after ranking and screening, a third of the whole at least; journalled."""
+        whole = self.minutes or QUICK_MINUTES
+        left = {"minutes": max(whole - spent, whole / 3)}
+        return float(context.journal.once("minutes to train", partial(dict, left))["minutes"])
+
+    def _epochs(self, chosen: Screened, training: Training, context: Context) -> int:
+        """As set, or as many as the time allows at the pace of its short training."""
         if self.epochs is not None:
             return self.epochs
-
-        def work() -> dict[str, Any]:
-            pace = context.journal.once("pace of training", lambda: {"seconds_a_step": 0.1})
-            steps = max(len(context.data.train) // training.batch_size, 1)
-            seconds = 60 * (self.minutes or QUICK_MINUTES) / self.finalists
-            most = max(MOST_EPOCHS, MOST_STEPS // steps)
-            epochs = int(seconds / (steps * max(pace["seconds_a_step"], 1e-4)))
-            return {"epochs": min(max(epochs, 1), most)}
-
-        return int(context.journal.once("epochs of a full training", work)["epochs"])
+        assert chosen.pace is not None
+        steps = max(context.task.epoch_steps(context.data.train, training.batch_size), 1)
+        seconds = 60 * self._minutes_to_train(context) / self.finalists
+        most = max(MOST_EPOCHS, MOST_STEPS // steps)
+        return min(max(chosen.pace.epochs_in(seconds, steps), 1), most)
 
 
 def batch_size_for(examples: int) -> int:

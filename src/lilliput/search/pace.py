@@ -1,0 +1,47 @@
+"""How many epochs fit into a time, judged by a short training."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lilliput.distill.answers import affordable
+from lilliput.distill.loop import Schedule
+from lilliput.network import Network, flat_outputs
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds a step of a training, and how many of them are a teacher's answer.
+
+    `teacher` is 0 where its answers are too large to be kept: then every step is as slow.
+    """
+
+    step: float
+    teacher: float = 0.0
+
+    def epochs_in(self, seconds: float, steps: int, views: int = Schedule.views) -> int:
+        """Whole epochs of `steps` that fit; only the first `views` of them ask the teacher."""
+        each = seconds / max(steps, 1)
+        asking = each / max(self.step, 1e-4)
+        if not 0 < views < asking or not 0 < self.teacher < self.step:
+            return int(asking)
+        return int((each - views * self.teacher) / (self.step - self.teacher))
+
+    def as_json(self) -> dict[str, Any]:
+        return {"seconds_a_step": self.step, "teacher_seconds": self.teacher}
+
+
+def teacher_seconds(teacher: Network, inputs: tuple[Tensor, ...], steps: int) -> float:
+    """Seconds of one of its answers; 0 if an epoch's cannot be kept."""
+    seconds = 0.0
+    with torch.no_grad():
+        for _ in range(2):
+            began = time.perf_counter()
+            answer = flat_outputs(teacher.module(*inputs))[0]
+            seconds = time.perf_counter() - began
+    return seconds if affordable(answer, steps, Schedule.views) else 0.0
