@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def written_pages() -> dict[str, str]:
         "index.md": front_page((ROOT / "README.md").read_text()),
         "contributing.md": front_page((ROOT / "CONTRIBUTING.md").read_text()),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
+        "figures.md": figures(),
         "adr/index.md": decisions(sorted((ROOT / "docs/adr").glob("[0-9]*.md"))),
         "reference/cli.md": command_line(),
         "reference/stages.md": stages(),
@@ -74,6 +76,21 @@ def front_page(text: str) -> str:
         return f"[{words}]({named.get(place, place)})"
 
     return re.sub(r"\[(?P<words>[^\]]+)\]\((?P<place>[^)]+)\)", moved, text)
+
+
+def figures() -> str:
+    """Every claim that has a committed result, the peers' figures included."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks import harness, tables
+
+    found = [path.stem for path in sorted((ROOT / "benchmarks/results").glob("*.json"))]
+    parts = [f"## {name}\n{tables.table(harness.read(name)).rstrip()}" for name in found]
+    head = (
+        "# Figures\n\nWhat we claim, written from the committed results in `benchmarks/results`: "
+        "the figures of the files themselves, each beside its goal and beside what other tools "
+        "reach in the same run. A goal that was missed says so, and what stands in the way."
+    )
+    return "\n\n".join([head, *parts]) + "\n"
 
 
 def decisions(records: Iterable[Path]) -> str:
