@@ -8,6 +8,9 @@ from pydantic import Field
 
 from lilliput.noun import Noun
 
+ALSO = "also "
+"""What the quantity of a figure beside the metric begins with: "also SSIM on luminance"."""
+
 
 class Measurement(Noun):
     """One figure about one file.

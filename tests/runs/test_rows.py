@@ -14,7 +14,7 @@ from lilliput.measurement import Measurement
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.record import candidate_to_json
 from lilliput.runs.result import RunResult
-from lilliput.runs.rows import WIDE, made_by, plain_table, rows_of
+from lilliput.runs.rows import WIDE, filled_columns, headers, made_by, plain_table, rows_of
 
 
 def figure(quantity: str, value: float, unit: str = "", **more: Any) -> Measurement:
@@ -69,6 +69,7 @@ def test_cells_of_a_row(tmp_path: Path):
         "latency": "1.5 ms [1.45, 1.55]",
         "speed": "2.00× [1.82, 2.22] faster",
         "size": "100 B",
+        "also": "",
         "p90": "1.65 ms",
         "MACs": "20.4 M",
         "weights": "78 k",
@@ -114,6 +115,20 @@ def test_nothing_is_shown_where_nothing_was_measured(tmp_path: Path):
     assert plain_table([row]).splitlines()[0].split() == [
         *("file", "metric", "change", "latency", "speed", "size")
     ]
+
+
+def test_what_goes_with_the_metric_has_a_column_of_its_own(tmp_path: Path):
+    plain = candidate(tmp_path, "o")
+    told = plain.measured(
+        figure("also SSIM on luminance", 0.91, ""), figure("test_also SSIM on luminance", 0.92, "")
+    )
+    row = rows_of([told])[0]
+    assert row.cells()["also"] == "0.9100"
+    assert headers([row], ["also", "size"]) == ["SSIM on luminance", "size"]
+    assert "also" in filled_columns([row])
+    assert "also" not in filled_columns(rows_of([plain]))
+    tested = rows_of([told.measured(figure("test_metric", 90.0, "%"))])[0]
+    assert tested.cells()["also"] == "0.9200"
 
 
 def test_the_table_is_aligned_and_names_the_metric(tmp_path: Path):

@@ -139,7 +139,7 @@ def collect(
         min_rounds=min_rounds,
         timed_out=lambda: clock() - begun >= max_seconds,
     )
-    label = f"timing {len(sessions)} files"
+    label = f"timing {len(sessions)} files, pass"
     for _ in (progress or SilentProgress()).track(until, label=label):
         pass
     return readings()

@@ -8,7 +8,7 @@ from typing import Any
 
 from lilliput.reports.snippet import loading_code
 from lilliput.reports.summary import Summary
-from lilliput.runs.rows import WIDE, Row, headers
+from lilliput.runs.rows import Row, filled_columns, headers
 from lilliput.units import format_seconds
 
 
@@ -72,8 +72,9 @@ def _failures(summary: Summary) -> Iterator[str]:
 
 
 def _rows(rows: Sequence[Row]) -> str:
+    columns = filled_columns(rows)
     cells = [row.cells() for row in rows]
-    return _table(headers(rows, WIDE), [[each[column] for column in WIDE] for each in cells])
+    return _table(headers(rows, columns), [[each[column] for column in columns] for each in cells])
 
 
 def _conditions(summary: Summary) -> Iterator[list[str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lilliput.artifact import Artifact
-from lilliput.measurement import Measurement
+from lilliput.measurement import ALSO, Measurement
 from lilliput.runs.front import Figured
 from lilliput.units import format_bytes, format_count, format_ms
 
@@ -16,7 +16,8 @@ MINUS = "−"
 
 NARROW = ("file", "metric", "change", "latency", "speed", "size")
 """The columns that are always shown; the others come where there is room."""
-WIDE = (*NARROW, "p90", "MACs", "weights", "precision", "made by", "remarks")
+WIDE = (*NARROW, "also", "p90", "MACs", "weights", "precision", "made by", "remarks")
+"""All columns; `filled_columns` leaves out those in which no row has anything."""
 
 
 class FileLike(Figured, Protocol):
@@ -44,6 +45,7 @@ class Row:
     recommended: bool
     original: bool
     precision: str
+    stages: tuple[str, ...]
     made_by: str
     labels: tuple[str, ...]
 
@@ -69,6 +71,16 @@ class Row:
         """The figure on the test split where there is one, else as it was measured."""
         return self.figures.get(f"test_{quantity}") or self.figures.get(quantity)
 
+    @property
+    def also(self) -> Mapping[str, Measurement]:
+        """{name: figure} of what the task reports beside its metric, of the same split."""
+        prefix = f"{'test_' if self.split == 'test' else ''}{ALSO}"
+        return {
+            quantity.removeprefix(prefix): figure
+            for quantity, figure in self.figures.items()
+            if quantity.startswith(prefix)
+        }
+
     def cells(self) -> dict[str, str]:
         """{column: text} for every column of `WIDE`."""
         mark = "★ " if self.recommended else ("" if self.on_front else "· ")
@@ -79,6 +91,7 @@ class Row:
             "latency": _latency(self.figures.get("latency")),
             "speed": "1.00×" if self.original else _speed(self.figures.get("ratio"), self.verdict),
             "size": _shown(self.figures.get("bytes"), format_bytes),
+            "also": " / ".join(f"{figure.value:.4f}" for figure in self.also.values()),
             "p90": _shown(self.figures.get("latency_p90"), format_ms),
             "MACs": _shown(self.figures.get("macs"), format_count),
             "weights": _shown(self.figures.get("params"), format_count),
@@ -114,9 +127,21 @@ def metric_header(rows: Sequence[Row]) -> str:
     return "metric"
 
 
+def also_header(rows: Sequence[Row]) -> str:
+    """The names of what is reported beside the metric, "SSIM on luminance"."""
+    return next((" / ".join(row.also) for row in rows if row.also), "also")
+
+
 def headers(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
-    """What stands over the columns; the metric is called by its name."""
-    return [metric_header(rows) if column == "metric" else column for column in columns]
+    """What stands over the columns; the metric is called by its name, as is what goes with it."""
+    named = {"metric": metric_header(rows), "also": also_header(rows)}
+    return [named.get(column, column) for column in columns]
+
+
+def filled_columns(rows: Sequence[Row], columns: Sequence[str] = WIDE) -> tuple[str, ...]:
+    """Those of the columns in which at least one row says something."""
+    cells = [row.cells() for row in rows]
+    return tuple(column for column in columns if any(line[column] for line in cells))
 
 
 def plain_table(rows: Sequence[Row], columns: Sequence[str] = NARROW) -> str:
@@ -153,6 +178,7 @@ def _row(file: FileLike, original: FileLike | None, *, on_front: bool, recommend
         recommended=recommended,
         original=original is not None and file.id == original.id,
         precision=artifact.metadata.precision,
+        stages=tuple(name for entry in file.history for name in entry),
         made_by=made_by(file.history),
         labels=file.labels,
     )
