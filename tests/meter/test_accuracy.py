@@ -12,7 +12,14 @@ from hypothesis.extra import numpy as npst
 from lilliput.data.dataset import Split
 from lilliput.errors import LilliputError
 from lilliput.meter import accuracy
-from lilliput.meter.accuracy import bootstrap_means, drop, metric_of, score_file
+from lilliput.meter.accuracy import (
+    also_of,
+    bootstrap_means,
+    drop,
+    metric_of,
+    score_file,
+    score_fully,
+)
 from lilliput.preprocessing import Preprocessing
 from lilliput.runtimes.opening import open_session
 from lilliput.target import Target
@@ -37,6 +44,9 @@ class Colours:
     def scores(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return 100.0 * (outputs.argmax(axis=1) == targets)
 
+    def also(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+        return {"first class": np.where(targets == 0, outputs[:, 0], np.nan)}
+
 
 @pytest.fixture
 def pictures() -> Split:
@@ -56,6 +66,21 @@ def test_any_batch_size_gives_the_same_scores(
     session = open_session(classifier(batch), Target(runtime=runtime))
     scores = score_file(session, Colours(), pictures, Preprocessing(), batch_size=10)
     np.testing.assert_array_equal(scores, [0.0] * 5 + [100.0] * 18)
+
+
+def test_other_figures_are_told_beside_the_metric(
+    classifier: Callable[..., Path], pictures: Split
+) -> None:
+    session = open_session(classifier(None), Target(runtime="reference"))
+    found = score_fully(session, Colours(), pictures, Preprocessing(), batch_size=10)
+    alone = score_file(session, Colours(), pictures, Preprocessing(), batch_size=10)
+    np.testing.assert_array_equal(found.metric, alone)
+    (figure,) = also_of(found.also)
+    assert (figure.quantity, figure.conditions["metric"]) == ("also first class", "first class")
+    assert figure.conditions["examples"] == int(np.sum(pictures.targets == 0))
+    assert figure.interval is not None
+    assert figure.interval[0] <= figure.value <= figure.interval[1]
+    assert also_of({"nowhere known": np.full(3, np.nan)}) == ()
 
 
 def test_outputs_come_batch_by_batch(classifier: Callable[..., Path], pictures: Split) -> None:

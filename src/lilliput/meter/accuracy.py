@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from lilliput.context import Progress, SilentProgress
 from lilliput.data.dataset import Array, Split
 from lilliput.errors import LilliputError
-from lilliput.measurement import Measurement
+from lilliput.measurement import ALSO, Measurement
 from lilliput.meter.statistics import percentile_interval
 from lilliput.preprocessing import Preprocessing
 from lilliput.runtimes.base import Session
@@ -18,6 +20,13 @@ from lilliput.tasks.base import Metric, Task
 
 RESAMPLES = 2000
 _FEW_VALUES = 64
+
+
+class Scores(NamedTuple):
+    """One score per example in the metric's unit, (N,), and the task's other figures by name."""
+
+    metric: NDArray[np.float64]
+    also: dict[str, NDArray[np.float64]]
 
 
 def score_file(
@@ -32,29 +41,73 @@ def score_file(
 ) -> NDArray[np.float64]:
     """Score every example of the split by the loaded file; (N,) in the metric's unit.
 
-    A file made for one batch size is fed with batches of that size; what fills up the last one is
-    dropped again. Of several outputs the first is scored.
+    Raises:
+        LilliputError: The examples have no truth, or do not fit the file's inputs.
+    """
+    pairs = _outputs_and_truths(
+        session, task, split, preprocessing, layout=layout, size=batch_size, progress=progress
+    )
+    parts = [np.asarray(task.scores(output, truth), np.float64) for output, truth in pairs]
+    return np.concatenate(parts)
+
+
+def score_fully(
+    session: Session,
+    task: Task,
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    layout: str = "image",
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Scores:
+    """As `score_file`, with what else the task reports of every example.
 
     Raises:
         LilliputError: The examples have no truth, or do not fit the file's inputs.
     """
+    pairs = _outputs_and_truths(
+        session, task, split, preprocessing, layout=layout, size=batch_size, progress=progress
+    )
+    parts, also = [], defaultdict(list)
+    for output, truth in pairs:
+        parts.append(np.asarray(task.scores(output, truth), np.float64))
+        for name, values in task.also(output, truth).items():
+            also[name].append(values)
+    return Scores(np.concatenate(parts), {name: np.concatenate(v) for name, v in also.items()})
+
+
+def _outputs_and_truths(
+    session: Session,
+    task: Task,
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    layout: str,
+    size: int,
+    progress: Progress | None,
+) -> Iterator[tuple[Array, Array]]:
+    """The file's outputs for every batch of the split, beside what they should be.
+
+    A file made for one batch size is fed with batches of that size; what fills up the last one is
+    dropped again. Of several outputs the first is scored.
+    """
     fixed = fixed_batch(session)
-    size = fixed or batch_size
+    size = fixed or size
     batches = task.batches(split, preprocessing, size, layout=layout)
     total = -(-len(split) // size) if split.uniform else None
     shown = (progress or SilentProgress()).track(batches, label="scoring", total=total)
-    parts = []
+    nothing = True
     for batch in shown:
         if batch.targets is None:
             raise LilliputError(
                 "the examples have no truth to score against",
                 hint="give labelled examples, or compare the file with the original instead",
             )
-        output = run_batch(session, batch.inputs, fixed=fixed)[0]
-        parts.append(np.asarray(task.scores(output, batch.targets), np.float64))
-    if not parts:
+        nothing = False
+        yield run_batch(session, batch.inputs, fixed=fixed)[0], batch.targets
+    if nothing:
         raise LilliputError("there are no examples to score")
-    return np.concatenate(parts)
 
 
 def fixed_batch(session: Session) -> int | None:
@@ -99,6 +152,25 @@ def metric_of(scores: NDArray[np.float64], metric: Metric) -> Measurement:
         unit=metric.unit,
         interval=percentile_interval(bootstrap_means(scores)),
         conditions={"metric": metric.name, "examples": len(scores)},
+    )
+
+
+def also_of(also: Mapping[str, NDArray[np.float64]]) -> tuple[Measurement, ...]:
+    """What the task reports beside its metric, each a mean with its 95 % bootstrap interval.
+
+    Examples without a value (NaN) are left out, and a figure that no example has.
+    """
+    known = {name: values[~np.isnan(values)] for name, values in also.items()}
+    return tuple(
+        Measurement(
+            quantity=f"{ALSO}{name}",
+            value=float(values.mean()),
+            unit="",
+            interval=percentile_interval(bootstrap_means(values)),
+            conditions={"metric": name, "examples": len(values)},
+        )
+        for name, values in known.items()
+        if len(values)
     )
 
 

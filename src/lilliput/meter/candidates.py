@@ -18,7 +18,7 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.dataset import Split
 from lilliput.measurement import Measurement
-from lilliput.meter.accuracy import drop, metric_of, score_file
+from lilliput.meter.accuracy import Scores, also_of, drop, metric_of, score_fully
 from lilliput.meter.cost import file_cost
 from lilliput.meter.stopwatch import compare_files
 from lilliput.preprocessing import IDENTITY
@@ -84,25 +84,29 @@ class Yardstick:
     def of(cls, reference: Artifact, split: Split, context: Context) -> Yardstick:
         if split.targets is None:
             split = Split(split.inputs, _outputs_as_truth(reference, split, context))
-        return cls(split, scores_of(reference, split, context))
+        return cls(split, scores_of(reference, split, context).metric)
 
     def judge(self, candidate: Candidate, context: Context, *, prefix: str = "") -> Candidate:
-        """The candidate with "metric" and "drop" (positive = worse), paired with the original's."""
+        """The candidate with "metric" and "drop" (positive = worse), paired with the original's.
+
+        And with what else the task reports, such as SSIM.
+        """
         scores = scores_of(candidate.the_artifact(), self.split, context)
         figures = (
-            metric_of(scores, context.task.metric),
-            drop(self.scores, scores, context.task.metric),
+            metric_of(scores.metric, context.task.metric),
+            drop(self.scores, scores.metric, context.task.metric),
+            *also_of(scores.also),
         )
         return candidate.measured(
             *(f.model_copy(update={"quantity": prefix + f.quantity}) for f in figures)
         )
 
 
-def scores_of(artifact: Artifact, split: Split, context: Context) -> NDArray[np.float64]:
+def scores_of(artifact: Artifact, split: Split, context: Context) -> Scores:
     """One score per example of the split, from the file in the target's runtime."""
     preprocessing = artifact.metadata.preprocessing or IDENTITY
     with closing(open_session(artifact.path, context.target)) as session:
-        return score_file(
+        return score_fully(
             session,
             context.task,
             split,

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lilliput.artifact import Artifact
 from lilliput.context import Progress
 from lilliput.data.dataset import Dataset
 from lilliput.data.sources import load_data
 from lilliput.errors import Refused
 from lilliput.measurement import Measurement
-from lilliput.meter.accuracy import drop, metric_of, score_file
+from lilliput.meter.accuracy import Scores, also_of, drop, metric_of, score_fully
 from lilliput.preprocessing import IDENTITY, Preprocessing
 from lilliput.runtimes.opening import open_session
 from lilliput.target import Target
@@ -26,7 +23,10 @@ from lilliput.tasks.base import Task
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A file's metric on a split with its interval; `drop` is what it loses against another."""
+    """A file's metric on a split with its interval; `drop` is what it loses against another.
+
+    `also` is what the task reports beside its metric: SSIM beside PSNR.
+    """
 
     file: Path
     metric: Measurement
@@ -35,11 +35,14 @@ class Evaluation:
     data: str
     target: Target
     synthetic: bool
+    also: tuple[Measurement, ...] = ()
 
     def __str__(self) -> str:
         name = self.metric.conditions.get("metric", "metric")
         count = self.metric.conditions.get("examples")
         text = f"{self.file}: {name} {self.metric} on {count} {self.split} examples of {self.data}"
+        for figure in self.also:
+            text += f"\n{figure.conditions.get('metric')}: {figure}"
         if self.drop is not None:
             text += f"\nlost against the other file: {self.drop}"
         if self.synthetic:
@@ -52,6 +55,7 @@ class Evaluation:
             "file": str(self.file),
             "metric": self.metric.model_dump(mode="json"),
             "drop": None if self.drop is None else self.drop.model_dump(mode="json"),
+            "also": [figure.model_dump(mode="json") for figure in self.also],
             "split": self.split,
             "data": self.data,
             "synthetic": self.synthetic,
@@ -94,10 +98,10 @@ def evaluate(
     form = preprocessing or artifact.metadata.preprocessing
     examples = named.prepare(load_data(data, task=named, seed=seed, preprocessing=form))
 
-    def scores(scored: Artifact) -> NDArray[np.float64]:
+    def scores(scored: Artifact) -> Scores:
         how = preprocessing or _preprocessing(scored, examples)
         with closing(open_session(scored.path, where)) as session:
-            return score_file(
+            return score_fully(
                 session,
                 named,
                 examples.split(split),
@@ -109,15 +113,16 @@ def evaluate(
     ours = scores(artifact)
     lost = None
     if against is not None:
-        lost = drop(scores(Artifact.of(against)), ours, named.metric)
+        lost = drop(scores(Artifact.of(against)).metric, ours.metric, named.metric)
     return Evaluation(
         file=Path(file),
-        metric=metric_of(ours, named.metric),
+        metric=metric_of(ours.metric, named.metric),
         drop=lost,
         split=split,
         data=examples.name,
         target=where,
         synthetic=examples.synthetic,
+        also=also_of(ours.also),
     )
 
 
