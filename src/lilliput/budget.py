@@ -8,6 +8,10 @@ from pydantic import Field
 
 from lilliput.measurement import Measurement
 from lilliput.noun import Noun
+from lilliput.units import format_quantity
+
+CALLED = {"bytes": "size", "macs": "MACs", "params": "weights"}
+"""What people call the quantities that are measured under other names."""
 
 
 class Miss(Noun):
@@ -19,11 +23,12 @@ class Miss(Noun):
     unit: str
 
     def __str__(self) -> str:
-        short = abs(self.got - self.limit)
-        return (
-            f"{self.quantity} {self.got:.4g} {self.unit} misses the limit of "
-            f"{self.limit:.4g} {self.unit} by {short:.4g} {self.unit}"
+        got, limit, short = (
+            format_quantity(self.quantity, value, self.unit)
+            for value in (self.got, self.limit, abs(self.got - self.limit))
         )
+        name = CALLED.get(self.quantity, self.quantity)
+        return f"{name} {got} misses the limit of {limit} by {short}"
 
 
 class Budget(Noun):

@@ -19,6 +19,7 @@ from lilliput.context import Context, Progress, SilentProgress
 from lilliput.data.dataset import Dataset
 from lilliput.data.sources import load_data
 from lilliput.distill.loop import torch_threads
+from lilliput.exhibits import note_exhibits
 from lilliput.input_check import check_network_inputs, warnings_of
 from lilliput.meter.candidates import Yardstick, with_cost, with_latency
 from lilliput.models.source import ModelSpec, load_model
@@ -198,6 +199,7 @@ def conclude(
     best = by_id[best.id] if best is not None else None
     if best is not None:
         run.deliver(best.the_artifact())
+        note_exhibits(best, prepared.reference, context)
     context.journal.note(
         "finished",
         best=best.id if best else None,

@@ -59,6 +59,7 @@ def run_stages(
             number=number,
             name=stage.name,
             candidates=[c.id for c in current],
+            made=[_told(c) for c in current],
             seconds=round(time.perf_counter() - began, 3),
         )
         if not current:
@@ -68,6 +69,17 @@ def run_stages(
                 hint="the reasons are in the report's last table",
             )
     return list(made.values())
+
+
+def _told(candidate: Candidate) -> dict[str, Any]:
+    """What a report shows of a candidate that is not a file yet."""
+    figures = {
+        name: figure.model_dump(mode="json")
+        for name, figure in candidate.measurements.items()
+        if name in ("proxy", "metric")
+    }
+    parent, settings = candidate.parent, dict(candidate.settings)
+    return {"id": candidate.id, "parent": parent, "settings": settings, "figures": figures}
 
 
 def _children(

@@ -153,6 +153,15 @@ def format_count(count: float) -> str:
     return _scaled(count, ("", "k", "M", "G", "T")).strip()
 
 
+def format_quantity(quantity: str, value: float, unit: str = "") -> str:
+    """A measured quantity in its usual form: sizes and counts scaled, others with their unit."""
+    if quantity == "bytes":
+        return format_bytes(value)
+    if quantity in ("macs", "params"):
+        return format_count(value)
+    return f"{value:.4g} {unit}".strip()
+
+
 def format_seconds(seconds: float) -> str:
     """A stretch of time for people: `"8 s"`, `"1 min 20 s"`, `"2 h 5 min"`."""
     whole = max(0, round(seconds))

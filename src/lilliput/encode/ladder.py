@@ -55,6 +55,7 @@ class Ladder:
     faster: Faster | None = None
     say: Callable[[Rung], None] | None = None
     rungs: list[Rung] = field(default_factory=list)
+    sensitivity: dict[str, float] = field(default_factory=dict)
 
     def climb(self, model: onnx.ModelProto) -> Outcome:
         """Quantize a float model.
@@ -81,6 +82,7 @@ class Ladder:
             error=self.error,
             drop=self.lost,
             met=self._met() or self.max_drop is None,
+            sensitivity=dict(self.sensitivity),
         )
 
     def _rest(self) -> Iterator[Callable[[], None]]:
@@ -190,6 +192,7 @@ class Ladder:
         order = layer_sensitivities(
             self.best.graph, self.best.encoding, few, threads=self.settings.threads
         )
+        self.sensitivity = {layer.path: layer.error for layer in order}
         floats = _floats_of(self.best)
         paths: list[str] = []
         for worst in order[: len(self.best.placement.layers) - 1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from lilliput.encode.graph import Graph, Layer
@@ -73,7 +73,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best int8 model found, how it was reached and whether it keeps the allowed drop."""
+    """The best int8 model found, how it was reached and whether it keeps the allowed drop.
+
+    `sensitivity` is {layer: relative output error of it alone in int8}, where that was measured.
+    """
 
     model: onnx.ModelProto
     state: State
@@ -82,6 +85,7 @@ class Outcome:
     error: float
     drop: float | None
     met: bool
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def coverage(self) -> str:

@@ -109,6 +109,17 @@ def explain(
         Refused: The runtime reports no times per operator.
     """
     path = Path(path)
+    return explained(path, target, profiled(path, target, feeds), widths=widths)
+
+
+def profiled(
+    path: Path, target: Target, feeds: Sequence[Array] | None = None
+) -> Sequence[NodeTime]:
+    """The time of every operator, weighted layers under the file's own names.
+
+    Raises:
+        Refused: The runtime reports no times per operator.
+    """
     runtime = RUNTIMES[target.runtime]
     check_can_open(runtime, path, target)
     if feeds is None:
@@ -121,7 +132,7 @@ def explain(
             f"the runtime {target.runtime} reports no times per operator",
             hint="explain the file on onnxruntime or openvino",
         )
-    return explained(path, target, _renamed(path, nodes), widths=widths)
+    return _renamed(path, nodes)
 
 
 def explained(
@@ -135,7 +146,7 @@ def explained(
         file=path.name,
         target=target.label,
         seconds=total,
-        operators=_by_operator(nodes, total),
+        operators=by_operator(nodes, total),
         slowest=tuple(nodes[:10]),
         int8_share=sum(n.seconds for n in nodes if _computes_int8(n)) / total,
         boundary_share=sum(n.seconds for n in nodes if n.op in BOUNDARY_OPS) / total,
@@ -162,7 +173,8 @@ def intensity_class(cost: Cost, *, operators: int) -> str:
     return "memory" if macs < 8.0 * moved else "compute"
 
 
-def _by_operator(nodes: Sequence[NodeTime], total: float) -> tuple[OperatorShare, ...]:
+def by_operator(nodes: Sequence[NodeTime], total: float) -> tuple[OperatorShare, ...]:
+    """The operators by type and precision, the one that takes most of `total` seconds first."""
     groups: dict[tuple[str, str], list[float]] = defaultdict(list)
     for node in nodes:
         groups[node.op, node.precision].append(node.seconds)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+from lilliput.reports.conditions import reading, told
 from lilliput.reports.snippet import loading_code
+from lilliput.reports.stages import STAGES_SAY, stage_rows
 from lilliput.reports.summary import Summary
-from lilliput.runs.rows import Row, filled_columns, headers
-from lilliput.units import format_seconds
+from lilliput.runs.rows import Row, filled_columns, headers, metric_header
 
 
 def markdown(summary: Summary) -> str:
@@ -19,9 +19,10 @@ def markdown(summary: Summary) -> str:
         *_recommendation(summary),
         *(f"> **{warning}**" for warning in summary.warnings),
         *_files(summary),
+        *_stages(summary),
         *_failures(summary),
         "## How these figures were taken",
-        _table(["", ""], list(_conditions(summary))),
+        _table(["", ""], [[c.label, f"`{c.text}`" if c.code else c.text] for c in told(summary)]),
         "## Going on",
         *_going_on(summary),
     ]
@@ -51,14 +52,17 @@ def _files(summary: Summary) -> Iterator[str]:
     if others:
         yield "## The other files"
         yield _rows(others)
-    splits = sorted({row.split for row in summary.rows})
-    yield (
-        "★ is the recommended file. Speed is that of the original file divided into, both timed "
-        "in turn; *faster* and *slower* are said only when the 95 % interval excludes 1 by more "
-        "than the noise. MACs and weights are counted in the graph, not measured. Quality is of "
-        f"the {' and '.join(splits) or 'validation'} split; the change is paired example by "
-        "example with the original."
-    )
+    yield reading(summary)
+
+
+def _stages(summary: Summary) -> Iterator[str]:
+    rows = stage_rows(summary.history)
+    if rows:
+        yield "## The stages"
+        columns = ["stage", "candidate", "made from", f"{metric_header(summary.rows)} before"]
+        columns += ["after", "time"]
+        yield _table(columns, [row.cells() for row in rows])
+        yield STAGES_SAY
 
 
 def _failures(summary: Summary) -> Iterator[str]:
@@ -75,40 +79,6 @@ def _rows(rows: Sequence[Row]) -> str:
     columns = filled_columns(rows)
     cells = [row.cells() for row in rows]
     return _table(headers(rows, columns), [[each[column] for column in columns] for each in cells])
-
-
-def _conditions(summary: Summary) -> Iterator[list[str]]:
-    found = summary.conditions
-    machine, data = found["machine"], dict(found["data"])
-    yield ["target", found["target"]]
-    yield ["limits", ", ".join(f"{k} ≤ {v:g}" for k, v in found["limits"].items()) or "none"]
-    yield ["machine", ", ".join(f"{k} {v}" for k, v in machine.items())]
-    yield ["versions", ", ".join(f"{k} {v}" for k, v in found["versions"].items())]
-    yield ["other load", _load(found["other_load_cores"], found["noise_floor"])]
-    yield ["data", _pairs(data)]
-    yield ["seed", str(found["seed"])]
-    yield ["command", f"`{found['command']}` in `{found['folder']}`"]
-    yield ["time", f"{found['began']} to {found['ended']}, {found['sessions']} session(s)"]
-    finished = summary.history.finished
-    if finished is not None and "seconds" in finished:
-        yield ["last session", format_seconds(float(finished["seconds"]))]
-
-
-def _load(cores: float | None, floor: float | None) -> str:
-    if cores is None:
-        return "nothing was timed"
-    told = f"at most {cores:.2f} cores were used by others"
-    return told if floor is None else f"{told}; differences below {floor:.1%} are called a tie"
-
-
-def _pairs(facts: dict[str, Any]) -> str:
-    told = []
-    for key, value in facts.items():
-        if value in ("", None, False):
-            continue
-        inner = _pairs(value) if isinstance(value, dict) else str(value)
-        told.append(f"{key} ({inner})" if isinstance(value, dict) else f"{key} {inner}")
-    return ", ".join(told)
 
 
 def _going_on(summary: Summary) -> Iterator[str]:

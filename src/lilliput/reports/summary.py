@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lilliput.budget import Budget, Miss
+from lilliput.meter.anatomy import Anatomy
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.front import pareto, recommend, what_would_reach
 from lilliput.runs.history import History
@@ -73,6 +74,29 @@ class Summary:
         return copy if copy.exists() else self.path / self.best.artifact.path
 
     @property
+    def anatomy(self) -> Anatomy | None:
+        """The recommended file in its parts, if they were noted at the end of the run."""
+        try:
+            return Anatomy.model_validate(self._exhibits["anatomy"])
+        except (KeyError, ValidationError):
+            return None
+
+    @property
+    def samples(self) -> Mapping[str, Any]:
+        """Examples with what the original and the recommended file made of them; {} if none."""
+        found: Mapping[str, Any] = self._exhibits.get("samples", {})
+        return found
+
+    @property
+    def sensitivity(self) -> Mapping[str, float]:
+        """{layer: output error of it alone in int8} of the recommended file, where measured."""
+        return self.history.sensitivity.get(self.best.id, {}) if self.best is not None else {}
+
+    @property
+    def _exhibits(self) -> Mapping[str, Any]:
+        return self.history.exhibits.get(self.best.id, {}) if self.best is not None else {}
+
+    @property
     def conditions(self) -> dict[str, Any]:
         """Where, on what and how the figures were taken."""
         machine = {
@@ -114,12 +138,13 @@ def _warnings(
     run: RunFolder, history: History, rows: tuple[Row, ...], budget: Budget
 ) -> Iterator[str]:
     """What a reader must know before believing the figures."""
+    yield from (_sentence(warning) for warning in history.warnings)
     if history.data.get("synthetic"):
         yield (
             "The data is random: speed and size are real, and no figure of quality means anything."
         )
     if why := str(history.data.get("validation_from_test") or ""):
-        yield f"{why[0].upper()}{why[1:].rstrip('.')}."
+        yield _sentence(why)
     if history.finished is None:
         yield "The run is not finished: these are the files so far."
     first = history.sessions[0] if history.sessions else {}
@@ -135,6 +160,11 @@ def _warnings(
                 f"{budget.max_drop:g}; it was chosen on validation."
             )
     yield from _changed_files(run, history)
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def _beyond(value: float, limit: float | None) -> bool:

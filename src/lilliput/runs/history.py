@@ -5,9 +5,12 @@ The events that are understood:
     session    a process began to work: machine, versions, command (`RunFolder` notes it)
     data       name, number of examples, hash, `synthetic`: what the figures were taken on
     failed     stage, number, candidate (the parent's id), error, kind
+    stage      number, name, seconds, made: a list of id, parent, settings and figures
     finished   best (an id or null), missed (list of misses), seconds
     any other, and every result of `once`: a record under `candidate`, or records under
-               `candidates`, is that candidate's latest state
+               `candidates`, is that candidate's latest state; sentences under `warnings` are for
+               the reader; `sensitivity` is {layer: error} of the file whose id is `candidate`;
+               `anatomy` and `samples` are of the file whose id is `of`
 
 Notes of any other shape are kept in the journal and not needed here.
 """
@@ -40,12 +43,16 @@ def stage_key(number: int, stage: str, parent: str) -> str:
 
 @dataclass(frozen=True)
 class History:
-    """A run as its journal tells it."""
+    """A run as its journal tells it. `exhibits` holds "anatomy" and "samples" by candidate."""
 
     records: Mapping[str, Record] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     sessions: tuple[Mapping[str, Any], ...] = ()
+    stages: tuple[Mapping[str, Any], ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    sensitivity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    exhibits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     finished: Mapping[str, Any] | None = None
     began: str = ""
     ended: str = ""
@@ -53,32 +60,19 @@ class History:
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> History:
         """Replay the events, oldest first."""
-        records: dict[str, Record] = {}
-        failures: dict[str, Failure] = {}
-        data: dict[str, Any] = {}
-        sessions, finished = [], None
+        replay = _Replay()
         for entry in entries:
-            facts = entry.facts
-            if entry.event == "session":
-                sessions.append(facts)
-            elif entry.event == "data":
-                data.update(facts)
-            elif entry.event == "finished":
-                finished = facts
-            elif entry.event == "failed":
-                failure = Failure(**{k: v for k, v in facts.items() if k in Failure.model_fields})
-                key = stage_key(failure.number, failure.stage, failure.candidate)
-                failures[key] = failure
-            else:
-                # What failed once and was done in a later session did not fail.
-                failures.pop(str(facts.get("key")), None)
-                records.update({record.id: record for record in _records_in(entry)})
+            replay.take(entry)
         return cls(
-            records=records,
-            failures=tuple(failures.values()),
-            sessions=tuple(sessions),
-            data=data,
-            finished=finished,
+            records=replay.records,
+            failures=tuple(replay.failures.values()),
+            sessions=tuple(replay.sessions),
+            stages=tuple(replay.stages[number] for number in sorted(replay.stages)),
+            data=replay.data,
+            warnings=tuple(dict.fromkeys(replay.warnings)),
+            sensitivity=replay.sensitivity,
+            exhibits=replay.exhibits,
+            finished=replay.finished,
             began=entries[0].time if entries else "",
             ended=entries[-1].time if entries else "",
         )
@@ -93,11 +87,54 @@ class History:
         return self.data.get("seed")
 
 
-def _records_in(entry: Entry) -> Iterator[Record]:
-    facts = entry.facts["result"] if entry.event == ONCE else entry.facts
-    if not isinstance(facts, Mapping):
-        return
-    several = facts.get("candidates")
-    for stored in (facts.get("candidate"), *(several if isinstance(several, list) else ())):
+@dataclass
+class _Replay:
+    """What the events so far add up to."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    sessions: list[Mapping[str, Any]] = field(default_factory=list)
+    stages: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    sensitivity: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    exhibits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    finished: Mapping[str, Any] | None = None
+
+    def take(self, entry: Entry) -> None:
+        facts = entry.facts
+        if entry.event == "session":
+            self.sessions.append(facts)
+        elif entry.event == "data":
+            self.data.update(facts)
+        elif entry.event == "finished":
+            self.finished = facts
+        elif entry.event == "stage":
+            self.stages[int(facts.get("number", 0))] = facts
+        elif entry.event == "failed":
+            failure = Failure(**{k: v for k, v in facts.items() if k in Failure.model_fields})
+            key = stage_key(failure.number, failure.stage, failure.candidate)
+            self.failures[key] = failure
+        else:
+            # What failed once and was done in a later session did not fail.
+            self.failures.pop(str(facts.get("key")), None)
+            told = facts["result"] if entry.event == ONCE else facts
+            if isinstance(told, Mapping):
+                self.records.update({record.id: record for record in _records_in(told)})
+                self._remark(told)
+
+    def _remark(self, told: Mapping[str, Any]) -> None:
+        sentences = told.get("warnings")
+        self.warnings += map(str, sentences if isinstance(sentences, list) else ())
+        if told.get("sensitivity"):
+            self.sensitivity[str(told.get("candidate"))] = told["sensitivity"]
+        for name in ("anatomy", "samples"):
+            if isinstance(told.get(name), Mapping):
+                self.exhibits.setdefault(str(told.get("of")), {})[name] = told[name]
+
+
+def _records_in(told: Mapping[str, Any]) -> Iterator[Record]:
+    several = told.get("candidates")
+    for stored in (told.get("candidate"), *(several if isinstance(several, list) else ())):
         if isinstance(stored, Mapping) and {"id", "stage", "measurements"} <= stored.keys():
             yield record_from_json(stored)

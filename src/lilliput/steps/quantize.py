@@ -256,6 +256,7 @@ def _labelled(
         floats_in_runtime=floats[:20],
         bytes=made.bytes,
         parent_bytes=candidate.the_artifact().bytes,
+        sensitivity=dict(outcome.sensitivity),
     )
     context.progress.say(f"int8, {outcome.coverage}")
     if runs < wanted:
