@@ -1,4 +1,4 @@
-"""The report's files: Markdown for people, JSON for programs, CSV for spreadsheets."""
+"""The report's files: Markdown and HTML for people, JSON for programs, CSV for spreadsheets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.measurement import Measurement
+from lilliput.reports.html import page
 from lilliput.reports.markdown import markdown
 from lilliput.reports.summary import Summary
 from lilliput.runs.folder import RunFolder
@@ -34,7 +35,7 @@ class Report:
 
 
 def write_report(run: RunFolder) -> Report:
-    """Write report.md, report.json and front.csv from the run's journal.
+    """Write report.md, report.html, report.json and front.csv from the run's journal.
 
     Raises:
         LilliputError: A line of the journal was changed.
@@ -43,6 +44,7 @@ def write_report(run: RunFolder) -> Report:
     text, data = markdown(summary), as_json(summary)
     run.write("report.json", json.dumps(data, indent=1) + "\n")
     run.write("front.csv", as_csv(summary))
+    run.write("report.html", page(summary))
     return Report(run.write("report.md", text), text, data)
 
 

@@ -55,6 +55,15 @@ class Row:
         return self.on_front or self.recommended or self.original
 
     @property
+    def kind(self) -> str:
+        """What it is to the reader: "best", "original", "front" or "other"."""
+        if self.recommended:
+            return "best"
+        if self.original:
+            return "original"
+        return "front" if self.on_front else "other"
+
+    @property
     def verdict(self) -> str:
         """faster, slower or tie, against the original; "" when it was not timed."""
         ratio = self.figures.get("ratio")
