@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def context_for(options: Options, name: str, folder: Path, *, seed: int, threads
         preprocessing=PREPROCESSING,
     )
     folder.mkdir(parents=True, exist_ok=True)
+    data = load_data("cifar10", task=task, seed=seed)
     return Context(
-        data=load_data("cifar10", task=task, seed=seed),
+        data=replace(data, train=data.train.joined(data.validation)),
         task=task,
         target=Target(),
         original=Candidate("original", network=network),

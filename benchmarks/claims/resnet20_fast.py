@@ -10,7 +10,7 @@ CASE = Case(
     title="ResNet-20",
     runtime="onnxruntime",
     goals={"vnni": 2.7, "avx2": 2.2},
-    minutes=45,
+    minutes=60,
     epochs=12,
 )
 

@@ -10,7 +10,7 @@ CASE = Case(
     title="ResNet-20",
     runtime="openvino",
     goals={"vnni": 6.0, "avx2": 2.3},
-    minutes=45,
+    minutes=60,
     epochs=12,
 )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing
 
+import torch
+
 from benchmarks.harness import Claim, Options, Row
 from benchmarks.resnets import Log
 from lilliput.artifact import Artifact, ArtifactMetadata, TensorSpec
@@ -70,7 +72,7 @@ def prepared(options: Options) -> Context:
         original=Candidate("original", network=network),
         folder=options.work,
         checkpoints=options.work,
-        train_threads=2,
+        train_threads=torch.get_num_threads(),
         progress=Log(options),
     )
 

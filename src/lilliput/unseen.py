@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lilliput.context import Context
-from lilliput.data.dataset import Array, Dataset, Split
+from lilliput.data.dataset import Dataset
 from lilliput.meter.accuracy import metric_of
 from lilliput.models.session import scores_in_torch
 
@@ -80,20 +80,8 @@ def _redrawn(context: Context) -> Dataset:
     return Dataset(
         **{
             **data.__dict__,
-            "train": _joined(data.train, data.validation),
+            "train": data.train.joined(data.validation),
             "validation": data.test.take(chosen),
             "test": data.test.take(rest),
         }
     )
-
-
-def _joined(first: Split, second: Split) -> Split:
-    def both(ours: Any, theirs: Any) -> Any:
-        if isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray):
-            return np.concatenate([ours, theirs])
-        return [*ours, *theirs]
-
-    targets: list[Any] | Array | None = None
-    if first.targets is not None and second.targets is not None:
-        targets = both(first.targets, second.targets)
-    return Split(both(first.inputs, second.inputs), targets)

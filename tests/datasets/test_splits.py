@@ -144,3 +144,15 @@ def test_noise_only_by_name_and_marked():
     for wrong in ("random:", "random:0", "random:many", "random:5:3x3"):
         with pytest.raises(LilliputError, match="does not say how many pictures of noise"):
             load_data(wrong)
+
+
+def test_splits_are_joined_in_order_whatever_holds_them():
+    ours = Split(np.zeros((2, 4, 4, 3), np.uint8), np.array([1, 2]))
+    theirs = Split([np.ones((4, 4, 3), np.uint8)], [3])
+    both = ours.joined(theirs)
+    assert len(both) == 3
+    assert list(both.targets) == [1, 2, 3]
+    assert both.inputs[2].all()
+    assert not both.inputs[1].any()
+    assert ours.joined(ours).inputs.shape == (4, 4, 4, 3)
+    assert ours.joined(Split(theirs.inputs)).targets is None

@@ -49,6 +49,18 @@ class Split:
     def head(self, count: int) -> Split:
         return self.take(np.arange(min(count, len(self))))
 
+    def joined(self, other: Split) -> Split:
+        """These examples and then the other's; unlabelled if either is."""
+
+        def both(ours: Any, theirs: Any) -> Any:
+            if isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray):
+                return np.concatenate([ours, theirs])
+            return [*ours, *theirs]
+
+        labelled = self.targets is not None and other.targets is not None
+        targets = both(self.targets, other.targets) if labelled else None
+        return Split(both(self.inputs, other.inputs), targets)
+
 
 EMPTY = Split(np.zeros((0, 1, 1, 1), np.uint8))
 
