@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lilliput.artifact import Artifact, ArtifactMetadata, TensorSpec
 from lilliput.candidate import Candidate
@@ -91,3 +93,84 @@ def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
         return RunFolder.look(tmp_path / "run")
 
     return build
+
+
+HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>"
+"""A text as an ill-meaning user would choose it; it must be shown, and never run."""
+
+LAYERS = [
+    {"name": "stem", "kind": "conv3x3", "inputs": 1, "outputs": 8, "macs": 4608, "params": 72},
+    {"name": HOSTILE, "kind": "linear", "inputs": 8, "outputs": 10, "macs": 80, "params": 80},
+]
+
+
+def anatomy_json() -> dict[str, Any]:
+    tensors = [("stem.weight", (8, 1, 3, 3), 100), (HOSTILE, (10, 8), 150)]
+    return {
+        "file": "fast.bin",
+        "target": "onnxruntime, 1 thread",
+        "bytes": 400,
+        "graph_bytes": 150,
+        "tensors": [
+            {"name": name, "dtype": "int8", "shape": shape, "bytes": length}
+            for name, shape, length in tensors
+        ],
+        "layers": [
+            {**layer, "precision": "int8", "seconds": 2e-6 * n} for n, layer in enumerate(LAYERS, 1)
+        ],
+        "others": [{"op": "Add", "precision": "fp32", "count": 2, "seconds": 1e-6, "share": 1 / 7}],
+        "seconds": 7e-6,
+        "int8_share": 6 / 7,
+        "advice": ["few multiply-adds to a byte"],
+    }
+
+
+def proxy(value: float) -> dict[str, Any]:
+    figure = Measurement(quantity="proxy", value=value, unit="%", estimated=True)
+    return {"proxy": figure.model_dump(mode="json")}
+
+
+@pytest.fixture
+def full_run(make_run: Callable[..., RunFolder]) -> RunFolder:
+    """A finished run with everything that a report shows, and hostile texts wherever they fit."""
+    made = [
+        {"id": "original", "parent": None, "settings": {}, "figures": {}},
+        {
+            "id": "cut",
+            "parent": "original",
+            "settings": {"shrink": {"removed": HOSTILE}},
+            "figures": proxy(91.5),
+        },
+    ]
+    fast = [{"id": "fast", "parent": "cut", "settings": {"quantize": {}}, "figures": {}}]
+    run = make_run(
+        inputs={"warnings": [f"the normalisation looks wrong: {HOSTILE}"]},
+        parts={"of": "fast", "anatomy": anatomy_json()},
+        shown={
+            "of": "fast",
+            "samples": {
+                "split": "test",
+                "looked_through": 20,
+                "differing": 1,
+                "examples": [
+                    {
+                        "input": {"picture": "samples/0-input.png"},
+                        "truth": {"text": HOSTILE},
+                        "original": {"text": HOSTILE},
+                        "recommended": {"text": "cat"},
+                    },
+                    {"input": {"picture": "../environment.json"}, "original": {"text": "no"}},
+                ],
+            },
+        },
+        quantized={"candidate": "fast", "sensitivity": {"stem": 0.0123}},
+        failed={"stage": HOSTILE, "number": 2, "candidate": "cut", "error": f"broke: {HOSTILE}"},
+    )
+    with RunFolder.open(run.path) as again:
+        for number, (name, those) in enumerate((("shrink", made), ("quantize", fast)), 1):
+            again.journal.note("stage", number=number, name=name, seconds=61.0, made=those)
+        again.journal.note("finished", best="fast", missed=[], seconds=75.2)
+    samples = run.path / "samples"
+    samples.mkdir()
+    Image.fromarray(np.full((8, 8), 128, np.uint8)).save(samples / "0-input.png")
+    return RunFolder.look(run.path)
