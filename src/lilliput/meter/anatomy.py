@@ -70,9 +70,9 @@ def anatomy(path: Path | str, target: Target) -> Anatomy:
         LilliputError: The file is not ONNX, or a layer's shape cannot be inferred.
     """
     path = Path(path)
+    cost = file_cost(path)
     tensors = stored_tensors(path)
     length = path.stat().st_size
-    cost = file_cost(path)
     parts = Anatomy(
         file=path.name,
         target=target.label,

@@ -99,6 +99,7 @@
         ...points.filter((p) => p.kind === "best" || p.kind === "original").map((p) => named(p, x.domain)),
       ],
     });
+    chart.setAttribute("tabindex", -1); // some browsers would stop at the drawing itself
     holder.replaceChildren(chart);
     mind(chart, points);
     point_at(points.some((point) => point.id === active) ? active : points[0]?.id);
