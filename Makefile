@@ -22,7 +22,7 @@ demo: $(STAMP)   ## train a digits network, bring it under a budget, show the fr
 	$(BIN)/lilliput compress examples/digits/net.py:build --weights $(RUN)-network/net.safetensors \
 	    --data digits --target onnxruntime --max-drop 1.0 --max-size 40kB --time-budget 90s --out $(RUN)
 	@echo
-	@echo "Look next at $(RUN)/report.md, and at the recipe that ran: $(RUN)/recipe.yaml"
+	@echo "Look next at $(RUN)/report.html (or report.md), and at the recipe that ran: $(RUN)/recipe.yaml"
 
 test: $(STAMP)   ## the tests (< 6 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal \

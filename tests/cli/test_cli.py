@@ -162,7 +162,7 @@ def test_the_end_of_a_run_shows_table_file_and_report(
     assert "original.bin" in out
     assert f"recommended: {tmp_path}/run/best.bin" in out
     assert f"load it: session = onnxruntime.InferenceSession('{tmp_path}/run/best.bin')" in out
-    assert f"report: {tmp_path}/run/report.md" in out
+    assert f"report: {tmp_path}/run/report.html" in out
     assert (tmp_path / "run" / "report.md").is_file()
 
 

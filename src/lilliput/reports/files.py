@@ -27,6 +27,11 @@ class Report:
     text: str
     data: dict[str, Any]
 
+    @property
+    def page(self) -> Path:
+        """The same as HTML, to be opened in a browser."""
+        return self.path.with_suffix(".html")
+
     def __str__(self) -> str:
         return self.text
 

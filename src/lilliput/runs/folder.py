@@ -6,7 +6,8 @@ environment.json   machine, versions, command
 journal.jsonl      what happened, line by line: the truth
 networks/ files/   weights of networks on their way; deployable files
 checkpoints/       trainings that are under way
-report.md report.json front.csv best.<ext>   made from the journal, any time again
+samples/           a few examples, and what the original and the recommended file made of them
+report.md report.html report.json front.csv best.<ext>   made from the journal, any time again
 """
 
 from __future__ import annotations
