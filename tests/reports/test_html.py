@@ -11,7 +11,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lilliput.measurement import Measurement
 from lilliput.reports import write_report
+from lilliput.reports.chart import chart_of
 from lilliput.reports.html import ASSETS, page
 from lilliput.reports.summary import Summary
 from lilliput.runs.folder import RunFolder
@@ -95,6 +97,35 @@ def test_every_file_is_a_point_with_its_settings(full_run: RunFolder, full: Page
     assert fast["metricRange"] == pytest.approx([91.29, 91.31])
     assert chart["higher_is_better"] is True
     assert chart["limits"] == {"metric": pytest.approx(90.7)}
+
+
+def test_files_of_different_splits_are_compared_by_their_change(make_run: MakeRun) -> None:
+    run = make_run()
+    with RunFolder.open(run.path) as again:
+        records = [again.history().records[name] for name in ("original", "fast")]
+        for record, value in zip(records, (80.0, 79.5), strict=True):
+            figures = dict(record.measurements)
+            for name, shown in (("test_metric", value), ("test_drop", 80.0 - value)):
+                told = {"quantity": name, "value": shown, "unit": "%", "conditions": {}}
+                figures[name] = Measurement.model_validate(told)
+            changed = record.model_copy(update={"measurements": figures})
+            again.journal.note("tested", candidates=[changed.model_dump(mode="json")])
+    summary = Summary.of(run)
+    points = {point["id"]: point["metric"] for point in chart_of(summary)["points"]}
+    # `lossy` lost 3 on validation, where the original had 91.7: it is no 88.7 beside an 80.
+    assert points == {"original": 80.0, "fast": 79.5, "lossy": pytest.approx(77.0)}
+    assert "scored on validation alone" in page(summary)
+
+
+def test_a_limit_missed_on_test_alone_is_said(make_run: MakeRun) -> None:
+    run = make_run()
+    with RunFolder.open(run.path) as again:
+        record = again.history().records["fast"]
+        drop = Measurement(quantity="test_drop", value=2.0, unit="%")
+        figures = {**record.measurements, "test_drop": drop}
+        changed = record.model_copy(update={"measurements": figures})
+        again.journal.note("tested", candidates=[changed.model_dump(mode="json")])
+    assert "budget kept on validation, missed on test" in page(Summary.of(run))
 
 
 def test_nothing_is_fetched(full: Page) -> None:

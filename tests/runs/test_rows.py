@@ -97,6 +97,10 @@ def test_the_test_split_comes_first_where_it_was_scored(tmp_path: Path):
     )
     row = rows_of([original, both])[0]
     assert (row.split, row.cells()["metric"], row.cells()["change"]) == ("test", "89.00", "−1.00")
+    untested = rows_of([original, both, candidate(tmp_path, "c", ratio=0.9)])
+    assert [("scored on validation alone" in r.remarks) for r in untested] == [
+        r.id == "c" for r in untested
+    ]
     assert rows_of([candidate(tmp_path, "v")])[0].split == "validation"
 
 

@@ -14,12 +14,15 @@ def chart_of(summary: Summary) -> dict[str, Any]:
     """Points with their figures, the limits as lines, and the direction in which better lies.
 
     A file without a metric or without a time and size is no point; it is listed beside the chart.
+    The others stand where their change against the original puts them, so that files scored on
+    test and those scored on validation alone can be compared.
     """
     rows = summary.rows
     return {
         "metric": metric_header(rows),
         "higher_is_better": not any(_grows_when_worse(row) for row in rows),
         "points": [_point(row, rows) for row in rows if _drawable(row)],
+        "untested": any(row.untested for row in rows),
         "undrawn": [row.path.name for row in rows if not _drawable(row)],
         "limits": _limits(summary),
     }
@@ -39,8 +42,6 @@ def _grows_when_worse(row: Row) -> bool:
 def _point(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     cells = row.cells()
     original = next((r.figure("metric") for r in rows if r.original), None)
-    metric = row.figure("metric")
-    assert metric is not None
     columns = [c for c in filled_columns([row]) if c != "file"]
     return {
         "id": row.id,
@@ -50,13 +51,21 @@ def _point(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
         "latency": _value(row.figures.get("latency")),
         "latencyRange": _interval(row.figures.get("latency")),
         "bytes": _value(row.figures.get("bytes")),
-        "metric": metric.value,
+        "metric": _height(row, original),
         "metricRange": _range_of_change(row, original),
         "details": [
             [head, cells[column]]
             for head, column in zip(headers(rows, columns), columns, strict=True)
         ],
     }
+
+
+def _height(row: Row, original: Measurement | None) -> float:
+    metric = row.figure("metric")
+    assert metric is not None
+    if original is None or row.change is None:
+        return metric.value
+    return original.value + row.change.value
 
 
 def _range_of_change(row: Row, original: Measurement | None) -> list[float] | None:

@@ -48,6 +48,7 @@ def page(summary: Summary) -> str:
         script_hashes=[_policy_hash(script) for script in scripts],
         summary=summary,
         best=next((row for row in summary.rows if row.recommended), None),
+        badge=_badge(summary),
         tiles=_tiles(summary),
         chart=chart_of(summary),
         files=_files(summary),
@@ -104,6 +105,15 @@ def _sort_key(row: Row, column: str) -> str:
     else:
         figure = row.figure(names.get(column, column))
     return "" if figure is None else repr(figure.value)
+
+
+def _badge(summary: Summary) -> dict[str, str]:
+    """What is said of the budget beside the recommended file."""
+    if not summary.budget.limits():
+        return {"look": "kept", "text": "recommended"}
+    if summary.lost_on_test is not None:
+        return {"look": "missed", "text": "budget kept on validation, missed on test"}
+    return {"look": "kept", "text": "budget kept"}
 
 
 def _tiles(summary: Summary) -> list[dict[str, str]]:

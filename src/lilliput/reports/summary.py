@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lilliput.budget import Budget, Miss
+from lilliput.measurement import Measurement
 from lilliput.meter.anatomy import Anatomy
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.front import pareto, recommend, what_would_reach
@@ -72,6 +73,11 @@ class Summary:
             return None
         copy = self.path / f"best{self.best.artifact.path.suffix}"
         return copy if copy.exists() else self.path / self.best.artifact.path
+
+    @property
+    def lost_on_test(self) -> Measurement | None:
+        """What the recommended file loses on test, where that is more than the limit."""
+        return _lost_on_test(self.rows, self.budget)
 
     @property
     def anatomy(self) -> Anatomy | None:
@@ -152,13 +158,12 @@ def _warnings(
         differing = [key for key in SAME_MACHINE if session.get(key) != first.get(key)]
         if differing:
             yield f"Session {number} ran elsewhere ({', '.join(differing)} differ from the first)."
-    for row in rows:
-        drop = row.figures.get("test_drop")
-        if row.recommended and drop is not None and _beyond(drop.value, budget.max_drop):
-            yield (
-                f"On the test split {row.path.name} loses {drop}, more than the limit of "
-                f"{budget.max_drop:g}; it was chosen on validation."
-            )
+    if (drop := _lost_on_test(rows, budget)) is not None:
+        name = next(row.path.name for row in rows if row.recommended)
+        yield (
+            f"On the test split {name} loses {drop}, more than the limit of "
+            f"{budget.max_drop:g}; it was chosen on validation."
+        )
     yield from _changed_files(run, history)
 
 
@@ -167,8 +172,10 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
-def _beyond(value: float, limit: float | None) -> bool:
-    return limit is not None and value > limit
+def _lost_on_test(rows: tuple[Row, ...], budget: Budget) -> Measurement | None:
+    drop = next((row.figures.get("test_drop") for row in rows if row.recommended), None)
+    beyond = drop is not None and budget.max_drop is not None and drop.value > budget.max_drop
+    return drop if beyond else None
 
 
 def _changed_files(run: RunFolder, history: History) -> Iterator[str]:

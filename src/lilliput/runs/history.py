@@ -110,7 +110,10 @@ class _Replay:
         elif entry.event == "finished":
             self.finished = facts
         elif entry.event == "stage":
-            self.stages[int(facts.get("number", 0))] = facts
+            number = int(facts.get("number", 0))
+            # A resumed run passes a finished stage again, in no time.
+            before = self.stages.get(number, {}).get("seconds", 0.0)
+            self.stages[number] = {**facts, "seconds": max(facts.get("seconds", 0.0), before)}
         elif entry.event == "failed":
             failure = Failure(**{k: v for k, v in facts.items() if k in Failure.model_fields})
             key = stage_key(failure.number, failure.stage, failure.candidate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ class Row:
     """One file. `metric` and `drop` are of the test split if it was scored, else of validation.
 
     `change` is the metric's difference to the original's with the interval of the paired drop.
+    `untested` says that others were scored on test and this one on validation alone.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Row:
     stages: tuple[str, ...]
     made_by: str
     labels: tuple[str, ...]
+    untested: bool = False
 
     @property
     def worth_showing(self) -> bool:
@@ -71,10 +73,11 @@ class Row:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Labels, and why the times are not to be trusted if they are not."""
+        """Labels, what it was scored on, and why its times are not to be trusted if so."""
         latency = self.figures.get("latency")
         doubts = latency.conditions.get("unstable_because", ()) if latency is not None else ()
-        return (*self.labels, *(f"unstable: {doubt}" for doubt in doubts))
+        split = ("scored on validation alone",) if self.untested else ()
+        return (*self.labels, *split, *(f"unstable: {doubt}" for doubt in doubts))
 
     def figure(self, quantity: str) -> Measurement | None:
         """The figure on the test split where there is one, else as it was measured."""
@@ -123,7 +126,9 @@ def rows_of(
     known = [f for f in files if f.artifact is not None]
     original = next((f for f in known if "ratio" in f.measurements), None)
     rows = [_row(f, original, on_front=f.id in front, recommended=f.id == best) for f in known]
-    return tuple(sorted(rows, key=_rank))
+    tested = any(row.split == "test" for row in rows)
+    marked = [replace(row, untested=tested and row.split != "test") for row in rows]
+    return tuple(sorted(marked, key=_rank))
 
 
 def metric_header(rows: Sequence[Row]) -> str:
