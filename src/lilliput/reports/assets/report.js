@@ -72,7 +72,8 @@
     const points = data.points.filter((point) => point[axis] !== null);
     const limit = data.limits[axis];
     const x = horizontal(points.map((point) => point[axis]).concat(limit ?? []));
-    const quality = points.map((point) => point.metric).concat(data.limits.metric ?? []);
+    const spans = points.filter((point) => point.onFront).flatMap((point) => point.metricRange ?? []);
+    const quality = points.map((point) => point.metric).concat(data.limits.metric ?? [], spans);
     const [low, high] = d3.extent(quality);
     const room = (high - low || Math.abs(high) * 0.05 || 1) * 0.14;
     const ranges = axis === "latency" ? points.filter((point) => point.latencyRange) : [];
