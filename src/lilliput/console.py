@@ -54,12 +54,13 @@ def conclude(result: RunResult, *, as_json: bool) -> int:
     for warning in Summary.of(run).warnings:
         typer.echo(f"note: {warning}")
     if result.failures:
-        typer.echo(f"{len(result.failures)} attempts failed; the report says why")
+        count = len(result.failures)
+        typer.echo(f"{count} {'attempt' if count == 1 else 'attempts'} failed; the report says why")
     typer.echo(result.summary())
     if result.best_file is not None:
         runtime = Summary.of(run).target.runtime
         typer.echo(f"load it: {loading_line(result.best_file, runtime)}")
-    typer.echo(f"report: {report.path}")
+    typer.echo(f"report: {report.page}")
     return result.exit_code
 
 
