@@ -99,6 +99,8 @@ def test_the_worst_layers_return_to_float_until_the_drop_is_kept(residual_net, f
     assert outcome.met
     assert outcome.coverage.startswith("quantized 2 of 4 weighted layers, skipped:")
     assert outcome.coverage.count("float fall-back: the most sensitive") == 2
+    assert len(outcome.sensitivity) >= 2
+    assert list(outcome.sensitivity.values()) == sorted(outcome.sensitivity.values(), reverse=True)
     assert [r.name for r in outcome.rungs[-2:]] == ["1 layer in float", "2 layers in float"]
 
 

@@ -11,6 +11,7 @@ from lilliput.pipeline import execute
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
 from lilliput.testing import tiny_network
+from lilliput.verbs.evaluate import evaluate
 
 FILES = {
     "net.py": """
@@ -65,5 +66,12 @@ def test_an_upscaler_is_cut_distilled_and_quantized_in_decibels(home: Path) -> N
     cut = next(c for c in result.candidates if c.id.endswith("distill-fp32"))
     whole = next(c for c in result.candidates if c.id == "original-fp32")
     assert cut.value("params") < whole.value("params")
+    report = (home / "run" / "report.md").read_text()
+    assert "SSIM on luminance" in report
+    assert "SSIM on luminance" in (home / "run" / "report.html").read_text()
+    told = evaluate(cut.the_artifact().path, data=f"{home}/pictures.py:examples")
+    assert "SSIM on luminance: 0." in str(told)
+    (ssim,) = told.also
+    assert told.as_json()["also"][0]["value"] == ssim.value
     shapes = {len(spec.shape) for spec in cut.the_artifact().metadata.inputs}
     assert shapes == {4}
