@@ -197,7 +197,7 @@ def report(
     run: Annotated[Path, Argument(help="The run's folder.")],
     json: Json = False,
 ) -> None:
-    """Write a run's report again, from its journal alone, and print it.
+    """Write a run's report.html and report.md again, from its journal alone, and print it.
 
     Example: lilliput report runs/mynet-20261124-080000
     """

@@ -9,7 +9,7 @@ from lilliput.runs.folder import RunFolder
 
 
 def report(run: Path | str) -> Report:
-    """Write report.md, report.html, report.json and front.csv of a run again, from its journal alone.
+    """Write report.html, report.md, report.json and front.csv again, from the journal alone.
 
     Works while the run is under way, after it was stopped, and on machines without torch.
 
