@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +83,6 @@ def read_metadata(path: Path) -> ArtifactMetadata:
     """The lilliput metadata inside an ONNX file; empty when the file was made elsewhere."""
     if path.suffix != ".onnx":
         return ArtifactMetadata()
-    import onnx
+    from lilliput.onnx_io import get_metadata, read_model
 
-    model = onnx.load(str(path), load_external_data=False)
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            return ArtifactMetadata.model_validate(json.loads(entry.value))
-    return ArtifactMetadata()
+    return get_metadata(read_model(path))

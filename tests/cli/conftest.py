@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from lilliput import cli
 from lilliput.artifact import Artifact
 from lilliput.budget import Budget
 from lilliput.candidate import Candidate
@@ -100,3 +101,16 @@ def digits_file(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return build
+
+
+@pytest.fixture
+def lilliput_(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line: exit code, standard output, standard error."""
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(arg) for arg in argv])
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return call

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 import lilliput
-from lilliput import cli
 from lilliput.budget import Budget
 from lilliput.errors import LilliputError, Missing, VerificationFailed
 from lilliput.preprocessing import Preprocessing
@@ -24,19 +23,6 @@ from lilliput.runs.result import RunResult
 from lilliput.target import Target
 
 Finished = Callable[..., RunResult]
-
-
-@pytest.fixture
-def lilliput_(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command line: exit code, standard output, standard error."""
-
-    def call(*argv: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(arg) for arg in argv])
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
 
 
 Call = Callable[..., tuple[int, str, str]]

@@ -10,6 +10,7 @@ import numpy as np
 
 from lilliput.meter.cost import Cost
 from lilliput.meter.host import cpu_flags, saturates
+from lilliput.onnx_io import read_model
 from lilliput.target import Target
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 def advise(found: Explanation, path: Path, target: Target, cost: Cost) -> Iterator[str]:
     """Sentences, the most useful first; none if nothing stands out."""
-    import onnx
-
-    graph = onnx.load(str(path)).graph
+    graph = read_model(path).graph
     quantized = any(node.op_type == "QuantizeLinear" for node in graph.node)
     yield from _int8_advice(found, graph, quantized=quantized)
     yield from _saturation_advice(graph, target)

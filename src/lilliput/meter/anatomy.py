@@ -15,6 +15,7 @@ from lilliput.errors import Refused
 from lilliput.meter.cost import LayerCost, file_cost
 from lilliput.meter.explain import OperatorShare, by_operator, explained, profiled
 from lilliput.noun import Noun
+from lilliput.onnx_io import read_model
 from lilliput.runtimes.base import NodeTime
 from lilliput.target import Target
 
@@ -99,7 +100,7 @@ def stored_tensors(path: Path) -> tuple[StoredTensor, ...]:
             shape=tuple(tensor.dims),
             bytes=_with_header(tensor.ByteSize()),
         )
-        for tensor in onnx.load(str(path)).graph.initializer
+        for tensor in read_model(path).graph.initializer
     ]
     return tuple(sorted(found, key=lambda tensor: -tensor.bytes))
 

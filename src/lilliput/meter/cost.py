@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lilliput.errors import LilliputError
 from lilliput.measurement import Measurement
 from lilliput.noun import Noun
+from lilliput.onnx_io import read_model
 from lilliput.runtimes.reference import graph_specs
 
 if TYPE_CHECKING:
@@ -84,12 +85,10 @@ def file_cost(path: Path | str) -> Cost:
     Raises:
         LilliputError: The file is not ONNX, or a layer's shape cannot be inferred.
     """
-    import onnx
-
     path = Path(path)
     if path.suffix != ".onnx":
         raise LilliputError(f"the cost of {path.name!r} is unknown", hint="give an .onnx file")
-    model = onnx.load(str(path))
+    model = read_model(path)
     batch = concrete_inputs(model, path)
     known = Known.of(model)
     layers = tuple(layer_cost(n, known) for n in model.graph.node if n.op_type in WEIGHTED)

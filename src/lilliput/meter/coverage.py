@@ -15,6 +15,7 @@ from pydantic import Field
 
 from lilliput.meter.cost import WEIGHTED
 from lilliput.noun import Noun
+from lilliput.onnx_io import read_model
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.runtimes.opening import open_session, random_feeds
 from lilliput.target import Target
@@ -72,10 +73,8 @@ def coverage(path: Path | str, target: Target) -> Coverage:
     ONNX Runtime is asked for its optimized graph, OpenVINO for the kernels that it executed;
     for other runtimes the file's own operators count.
     """
-    import onnx
-
     path = Path(path)
-    graph = onnx.load(str(path)).graph
+    graph = read_model(path).graph
     if target.runtime == "onnxruntime":
         from lilliput.runtimes.ort import optimized_graph
 

@@ -13,6 +13,7 @@ from lilliput.meter.cost import Cost, file_cost
 from lilliput.meter.coverage import OPENVINO_WEIGHTED, Coverage, Origins, coverage
 from lilliput.meter.widths import WidthProfile
 from lilliput.noun import Noun
+from lilliput.onnx_io import read_model
 from lilliput.runtimes.base import RUNTIMES, NodeTime
 from lilliput.runtimes.opening import check_can_open, open_session, random_feeds
 from lilliput.target import Target
@@ -211,9 +212,7 @@ def _off_grid(cost: Cost, widths: WidthProfile) -> tuple[OffGrid, ...]:
 
 def _renamed(path: Path, nodes: Sequence[NodeTime]) -> list[NodeTime]:
     """The profile with the file's own names for its weighted layers."""
-    import onnx
-
-    origins = Origins(onnx.load(str(path)).graph)
+    origins = Origins(read_model(path).graph)
     weighted = {"QLinearConv", "Conv", "FusedConv", "Gemm", "QGemm", "MatMul", "QLinearMatMul"}
     return [
         node.model_copy(update={"name": origins.of(node.name)})

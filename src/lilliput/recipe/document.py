@@ -22,7 +22,7 @@ from lilliput.noun import Noun
 from lilliput.preprocessing import Preprocessing
 from lilliput.recipe.marked import Marked, read_marked
 from lilliput.recipe.mistakes import Mistake, located, validated
-from lilliput.recipe.paths import missing_files, placed, with_short_forms
+from lilliput.recipe.paths import missing_data, missing_files, placed, with_short_forms
 from lilliput.recipe.stages import build_stages, check_chain
 from lilliput.recipe.text import recipe_text
 from lilliput.steps.base import STAGES, Kind, Stage
@@ -216,7 +216,7 @@ def _build(
     mistakes: list[Mistake] = []
     if home is not None:
         plain = placed(plain, home)
-        mistakes += missing_files(plain)
+        mistakes += missing_files(plain) + missing_data(plain)
     stages: dict[int, Stage] = {}
     if "stages" in plain:
         stages, wrong = build_stages(plain["stages"])
@@ -274,12 +274,13 @@ def _target_mistakes(section: Any) -> list[Mistake]:
             return []  # said already
         section = Target.parse(section)
     target, found = validated(Target, {} if section is None else section)
+    runtime = section.get("runtime") if isinstance(section, Mapping) else None
+    name = runtime if target is None else target.runtime
+    if isinstance(name, str) and name not in RUNTIMES:
+        thing = f"no runtime {name!r}"
+        return [(("target", "runtime"), LilliputError(thing, hint=nearest(name, RUNTIMES)))]
     if target is None or found:
         return []  # said already
-    if target.runtime not in RUNTIMES:
-        hint = nearest(target.runtime, RUNTIMES)
-        thing = f"no runtime {target.runtime!r}"
-        return [(("target", "runtime"), LilliputError(thing, hint=hint))]
     try:
         check_target(RUNTIMES[target.runtime], target)
     except LilliputError as error:

@@ -65,6 +65,17 @@ def _reference_placed(reference: str, home: Path) -> str:
     return f"{home / file}{colon}{function}" if file.endswith(".py") else reference
 
 
+def missing_data(plain: Mapping[str, Any]) -> list[Mistake]:
+    """Data sources of names that mean nothing here."""
+    from lilliput.data.sources.loading import why_no_source
+
+    section = plain.get("data")
+    named = section if isinstance(section, Mapping) else {}
+    given = ((name, named.get(name)) for name in _DATA_FIELDS)
+    found = ((name, why_no_source(value)) for name, value in given if isinstance(value, str))
+    return [(("data", name), error) for name, error in found if error is not None]
+
+
 def missing_files(plain: Mapping[str, Any]) -> list[Mistake]:
     """Files of the model's section that are not there, each with the nearest name beside it."""
     section = plain.get("model")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lilliput.artifact import TensorSpec
 from lilliput.data.dataset import Array
 from lilliput.errors import LilliputError
+from lilliput.onnx_io import read_model
 from lilliput.runtimes.base import RUNTIMES, NodeTime, Session
 from lilliput.runtimes.opening import check_feeds, installed_version, with_samples
 from lilliput.target import Target
@@ -93,7 +94,6 @@ class Reference:
 
 def _evaluator(path: Path) -> Any:
     """onnx's evaluator, with what it lacks: DequantizeLinear below opset 19."""
-    import onnx
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.ops import op_dequantize_linear
 
@@ -101,7 +101,7 @@ def _evaluator(path: Path) -> Any:
     newest = max(versions, key=lambda name: int(name.rpartition("_")[2]))
     base = getattr(op_dequantize_linear, newest)
     dequantize = type("DequantizeLinear", (base,), {"op_domain": ""})
-    model = onnx.load(str(path))
+    model = read_model(path)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     return ReferenceEvaluator(model, new_ops=[dequantize] if opset < 19 else None)
 

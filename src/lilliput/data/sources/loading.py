@@ -107,20 +107,31 @@ def _as_it_is(source: str, seed: int, root: Path | None) -> Raw:
         return NAMED[source](root)
     if source.startswith(PREFIX):
         return load_random(source, seed=seed)
+    wrong = why_no_source(source)
+    if wrong is not None:
+        raise wrong
     path = Path(source).expanduser()
     if path.suffix == ".npz":
-        if not path.is_file():
-            raise LilliputError(f"no file {source!r}")
         return load_npz(path)
-    if ":" in source and not path.exists():
-        made = load_python(source)
-        return _as_raw(made) if isinstance(made, Dataset) else made
+    made = load_python(source)
+    return _as_raw(made) if isinstance(made, Dataset) else made
+
+
+def why_no_source(source: str) -> LilliputError | None:
+    """What is wrong with the name of a source, before anything of it is opened."""
+    path = Path(source).expanduser()
+    if source in NAMED or source.startswith(PREFIX) or path.is_dir():
+        return None
+    if path.suffix == ".npz":
+        return None if path.is_file() else LilliputError(f"no file {source!r}")
     if path.exists():
-        raise LilliputError(
+        return LilliputError(
             f"{source!r} is neither a folder nor an .npz",
             hint="give a folder of pictures, an .npz, or file.py:function that yields batches",
         )
-    raise LilliputError(
+    if ":" in source:
+        return None
+    return LilliputError(
         f"no data {source!r}: not a folder, a file, a function or a set's name",
         hint=nearest(source, NAMED),
     )
