@@ -1,0 +1,147 @@
+"""Integers of at most 256 levels: int8, uint8, 4 bits, indices into a codebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lilliput.codec.coder import Stream
+from lilliput.codec.context import Context, Pass, Shape
+from lilliput.codec.prediction import coefficient_table, predict
+from lilliput.codec.tables import Counts, Ints, Small, Table, bell
+
+# Classes of size are half octaves. Where values are small it matters where between two integers
+# the expected value lies, and such classes are split by that.
+_SMALLEST, _FINE_BELOW, _LARGEST = -4, 5, 16
+_PARTS = 8
+_FIRST_COARSE = 1 + (_FINE_BELOW - _SMALLEST) * _PARTS
+_ROWS = _FIRST_COARSE + _LARGEST - _FINE_BELOW
+_WEIGHT = 128
+_SPARSE = 0.6
+"""Below this share of numbers that are not zero, where they are is coded by itself."""
+_SPARSE_LIMIT = 1 << 16
+"""What is left of a pruned layer depends on its threshold: earlier layers are soon forgotten."""
+
+
+@dataclass
+class IntegerTables:
+    """What integers of so many levels teach, over all of a file."""
+
+    value: Table
+    zero: Table
+    live: Table
+    coefficient: Table
+
+    @classmethod
+    def new(cls, levels: int) -> IntegerTables:
+        """Bell-shaped counts, by the size that is expected; flat ones for what is sparse."""
+        return cls(
+            value=Table(_bells(levels).copy(), weight=_WEIGHT),
+            zero=Table.flat(_ROWS, 2),
+            live=Table.flat(1, levels, limit=_SPARSE_LIMIT),
+            coefficient=coefficient_table(),
+        )
+
+    @property
+    def levels(self) -> int:
+        """Number of different values."""
+        return len(self.live.counts[0])
+
+
+@lru_cache(8)
+def _bells(levels: int) -> Counts:
+    rows = [np.full(levels, 4096 // levels + 1.0)]
+    for half_octave in range(_SMALLEST, _LARGEST):
+        parts = _PARTS if half_octave < _FINE_BELOW else 1
+        rows += [bell(levels, 8 * half_octave + 4, part) for part in range(parts)]
+    return np.array(rows)
+
+
+def code_integers(
+    stream: Stream,
+    tables: IntegerTables,
+    shape: Shape,
+    kernel: Sequence[int],
+    values: Ints | None,
+) -> Ints:
+    """Integers about 0, modulo the levels of the tables.
+
+    Args:
+        stream: Either direction.
+        tables: Of so many levels; they learn.
+        shape: (G, O, I, K).
+        kernel: Sides of the kernel.
+        values: (G, O, I, K) for an encoder; of absolute value up to `levels`.
+
+    Returns:
+        The values, as those of their residue class that are nearest to 0; same shape.
+    """
+    sparse = values is not None and np.count_nonzero(values) < values.size * _SPARSE
+    stream.book_as("context", 0)
+    code = _code_sparse if stream.number(int(sparse), 2) else _code_dense
+    context = Context(shape, kernel, tables.levels)
+    for where in context.passes():
+        plane = None
+        if values is not None:
+            plane = values[:, where.rows, where.columns, where.plane].ravel()
+        context.learn(where, code(stream, tables, context, where, plane))
+    return np.moveaxis(context.known, 0, 3).astype(np.int32)
+
+
+def _code_dense(
+    stream: Stream, tables: IntegerTables, context: Context, where: Pass, values: Ints | None
+) -> NDArray[np.float32]:
+    """The difference from the expected value, by its expected size."""
+    levels = tables.levels
+    given = None if values is None else values.astype(np.float32)
+    expected, smaller = predict(stream, tables.coefficient, context, where, given)
+    classes = _classes(context, where, expected, smaller)
+    middle: Small = np.full(1, levels, np.int16)
+    if expected is not None:
+        middle = (expected >> 3).clip(-levels, levels) + middle
+    symbols = None if values is None else (values - middle) % levels
+    stream.book_as("values", classes.size // context.shape[0])
+    found = stream.code(symbols, classes, tables.value)
+    return _nearest_zero(levels).take(found + middle)
+
+
+def _code_sparse(
+    stream: Stream, tables: IntegerTables, context: Context, where: Pass, values: Ints | None
+) -> NDArray[np.float32]:
+    """First which values are not zero, then those values."""
+    levels = tables.levels
+    classes = _classes(context, where, None, 0)
+    each = classes.size // context.shape[0]
+    stream.book_as("significance", each)
+    live = None if values is None else (values != 0).astype(np.int32)
+    places = np.flatnonzero(stream.code(live, classes, tables.zero))
+    stream.book_as("values", each)
+    symbols = None if values is None else values[places] % levels
+    found = np.zeros(classes.size, np.int32)
+    found[places] = stream.code(symbols, np.zeros(places.size, np.int16), tables.live, places)
+    return _nearest_zero(levels).take(found)
+
+
+def _classes(context: Context, where: Pass, expected: Small | None, smaller: int) -> Small:
+    size = context.size(where)
+    if size is None:
+        return np.zeros(context.count(where), np.int16)
+    half_octaves = ((size - np.int16(smaller)) >> 3).clip(_SMALLEST, _LARGEST - 1)
+    coarse: Small = half_octaves + np.int16(_FIRST_COARSE - _FINE_BELOW)
+    if int(half_octaves.min()) >= _FINE_BELOW:
+        return coarse
+    fine = (half_octaves - np.int16(_SMALLEST)) * np.int16(_PARTS) + np.int16(1)
+    if expected is not None:
+        fine += expected & 7
+    return np.where(half_octaves < _FINE_BELOW, fine, coarse)
+
+
+@lru_cache(8)
+def _nearest_zero(levels: int) -> NDArray[np.float32]:
+    """Of n from 0 to 3 levels: the number nearest to 0 that is n modulo levels."""
+    half = levels // 2
+    return ((np.arange(3 * levels) + half) % levels - half).astype(np.float32)

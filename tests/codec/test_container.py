@@ -1,0 +1,168 @@
+"""What goes in comes out, bit for bit, and small."""
+
+from __future__ import annotations
+
+import lzma
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from lilliput.codec import payload
+from lilliput.codec.container import bill_of, decode, encode, unpacked_bytes
+from lilliput.errors import Refused
+
+KINDS = (np.float32, np.float16, np.float64, np.int8, np.uint8, np.int32, np.uint32, np.int64)
+
+
+def round_trip(content: bytes) -> bytes:
+    packed, bill = encode(content)
+    assert bytes(decode(packed)) == content
+    assert bill.bytes == len(packed)
+    assert bill.raw_bytes == len(content)
+    assert unpacked_bytes(packed) == len(content)
+    return packed
+
+
+def test_every_kind_of_tensor_comes_back(mixed):
+    assert len(round_trip(mixed)) < 0.6 * len(mixed)
+
+
+def test_what_repeats_across_shapes_is_left_to_lzma(model_of):
+    noise = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
+    copies = {f"{rows}": noise.reshape(rows, -1) for rows in (1, 2, 4, 5, 8, 10)}
+    assert len(round_trip(model_of(copies))) < 1.1 * noise.nbytes
+
+
+def test_packed_nibbles_come_back(four_bits):
+    round_trip(four_bits)
+
+
+def test_a_nibble_that_should_be_unused_comes_back(four_bits):
+    model = onnx.load_from_string(four_bits)
+    odd = next(t for t in model.graph.initializer if t.name == "u")
+    odd.raw_data = odd.raw_data[:-1] + bytes([odd.raw_data[-1] | 0x50])
+    round_trip(model.SerializeToString())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_any_numbers_come_back(model_of, data):
+    shapes = arrays.array_shapes(min_dims=0, max_dims=5, max_side=6)
+    tensors = {
+        f"t{n}": data.draw(arrays.arrays(data.draw(st.sampled_from(KINDS)), data.draw(shapes)))
+        for n in range(data.draw(st.integers(0, 4)))
+    }
+    round_trip(model_of(tensors))
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=60, deadline=None)
+def test_what_is_no_onnx_file_comes_back_too(content):
+    round_trip(content)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int8, np.float16])
+@pytest.mark.parametrize(
+    "shape", [(7, 50), (40, 3, 3, 3), (900,), (2, 301), (1, 1, 40, 40), (1,) * 7]
+)
+def test_tensors_larger_than_a_unit_come_in_parts(monkeypatch, model_of, kind, shape):
+    monkeypatch.setattr(payload, "UNIT", 128)
+    values = np.random.default_rng(0).normal(0, 30, shape).astype(kind)
+    round_trip(model_of({"a": values, "b": values[::-1].copy()}))
+
+
+def test_nibbles_larger_than_a_unit_come_in_pairs(monkeypatch, four_bits):
+    monkeypatch.setattr(payload, "UNIT", 16)
+    round_trip(four_bits)
+
+
+def test_equal_files_give_equal_bytes(mixed):
+    assert encode(mixed)[0] == encode(mixed)[0]
+
+
+def test_a_file_that_another_program_wrote_comes_back(model_of):
+    # Tensors whose name follows the contents, packed float_data, an unknown field.
+    model = onnx.load_from_string(model_of({"a": np.arange(30, dtype=np.float32)}))
+    tensor = model.graph.initializer[0]
+    del tensor.float_data[:]
+    tensor.float_data.extend(np.frombuffer(tensor.raw_data, np.float32))
+    tensor.ClearField("raw_data")
+    content = model.SerializeToString() + bytes([0xFA, 0x7F, 2, 1, 2])
+    assert encode(content)[1].entries[2].raw_bytes == 120
+    round_trip(content)
+
+
+def test_tensors_in_nodes_and_branches_are_found(model_of):
+    value = onnx.numpy_helper.from_array(np.arange(64, dtype=np.float32), "inner")
+    inner = onnx.helper.make_graph(
+        [onnx.helper.make_node("Constant", [], ["c"], value=value)], "branch", [], []
+    )
+    model = onnx.load_from_string(model_of({}))
+    node = onnx.helper.make_node("If", ["input"], ["x"], then_branch=inner, else_branch=inner)
+    model.graph.node.append(node)
+    content = model.SerializeToString()
+    _, bill = encode(content)
+    assert [e.name for e in bill.entries] == ["header", "graph", "inner", "inner"]
+    round_trip(content)
+
+
+def test_external_data_is_refused(model_of):
+    model = onnx.load_from_string(model_of({"far": np.zeros(300, np.float32)}))
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    with pytest.raises(Refused, match="tensor 'far' lies in another file"):
+        encode(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("made", "share"),
+    [
+        pytest.param(lambda w, q: q(w), 0.98, id="int8"),
+        pytest.param(lambda w, q: q(w, 7), 0.9, id="4 bits"),
+        pytest.param(lambda w, q: np.round(3 * w) / np.float32(3.3), 0.85, id="clustered"),
+        pytest.param(lambda w, q: np.where(np.abs(w) > 2, w, 0), 0.9, id="pruned"),
+        pytest.param(lambda w, q: w, 0.93, id="float"),
+        pytest.param(lambda w, q: w.astype(np.float16).astype(np.float32), 0.93, id="half"),
+    ],
+)
+def test_weights_are_smaller_than_lzma_makes_them(model_of, smooth_kernels, quantized, made, share):
+    weights = made(smooth_kernels(np.random.default_rng(1), 64, 48, 3, 3), quantized)
+    content = model_of({"weight": weights})
+    usual = len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+    assert len(encode(content)[0]) < share * usual
+
+
+def test_a_bias_scale_costs_next_to_nothing(mixed):
+    entries = {e.name: e for e in encode(mixed)[1].entries}
+    assert entries["scale"].bytes > 30
+    assert entries["bias_scale"].bytes <= 3
+    assert entries["again"].bytes <= 3 < 400 < entries["int8"].bytes
+
+
+def test_the_bill_names_the_parts(mixed):
+    packed, bill = encode(mixed)
+    parts = {e.name: set(e.parts) for e in bill.entries}
+    assert parts["header"] == {"header"}
+    assert parts["graph"] == {"graph"}
+    assert "codebook" in parts["clustered"]
+    assert "significance" in parts["pruned"]
+    assert "significance" in parts["sparse"]
+    assert bill_of(packed) == bill
+    assert sum(bill.parts.values()) == len(packed)
+    assert "total" in str(bill)
+    assert bill.as_json()["bytes"] == len(packed)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_committed_int8_files_come_back_smaller():
+    folder = Path(__file__).parents[2] / "benchmarks" / "artifacts"
+    for path in sorted(folder.glob("int8-*.onnx")):
+        content = path.read_bytes()
+        usual = len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+        assert len(round_trip(content)) < 0.98 * usual
