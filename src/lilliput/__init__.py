@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     from lilliput.verbs.list import list  # noqa: A004  # the verb's name
     from lilliput.verbs.measure import measure
     from lilliput.verbs.new import new
+    from lilliput.verbs.pack import pack
     from lilliput.verbs.report import report
     from lilliput.verbs.resume import resume
     from lilliput.verbs.run import run
+    from lilliput.verbs.unpack import unpack
 
 VERBS = (
     *("compress", "run", "resume", "check", "inspect", "measure"),
-    *("evaluate", "explain", "report", "list", "new", "doctor"),
+    *("evaluate", "explain", "pack", "unpack", "report", "list", "new", "doctor"),
 )
 _HOMES = {
     **{verb: f"lilliput.verbs.{verb}" for verb in VERBS},
@@ -64,6 +66,8 @@ __all__ = [  # noqa: RUF022  # verbs in the order of a day's work, then nouns
     "measure",
     "evaluate",
     "explain",
+    "pack",
+    "unpack",
     "report",
     "list",
     "new",

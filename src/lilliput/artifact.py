@@ -80,8 +80,8 @@ class Artifact(Noun):
 
 
 def read_metadata(path: Path) -> ArtifactMetadata:
-    """The lilliput metadata inside an ONNX file; empty when the file was made elsewhere."""
-    if path.suffix != ".onnx":
+    """The lilliput metadata inside an ONNX file, plain or packed; empty if made elsewhere."""
+    if path.suffix not in (".onnx", ".lil"):
         return ArtifactMetadata()
     from lilliput.onnx_io import get_metadata, read_model
 

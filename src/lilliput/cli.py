@@ -37,6 +37,7 @@ from lilliput.cli_options import (
     progress_of,
     target_of,
 )
+from lilliput.cli_packing import pack, unpack
 from lilliput.errors import LilliputError
 
 app = typer.Typer(
@@ -325,6 +326,10 @@ def explain(
     from lilliput.verbs.explain import explain as verb
 
     console.show(verb(file, target=target_of(target, threads, None)), as_json=json)
+
+
+for packing in (pack, unpack):
+    app.command(rich_help_panel=FILES)(packing)
 
 
 @app.command(rich_help_panel=SETUP)

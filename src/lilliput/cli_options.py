@@ -124,7 +124,7 @@ def _channels(input_shape: Sequence[int | None] | None) -> int:
 
 def file_shape(file: Path) -> tuple[int | None, ...] | None:
     """The shape of an ONNX file's first input; None where it is not a readable ONNX file."""
-    if file.suffix != ".onnx" or not file.is_file():
+    if file.suffix not in (".onnx", ".lil") or not file.is_file():
         return None
     from lilliput.runtimes.reference import graph_specs
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +19,50 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**31 - 1
 """What protobuf itself can hold in one file."""
+SUFFIXES = (".onnx", ".lil")
+"""Files that hold an ONNX model: plain, or packed by the codec."""
+
+
+def read_bytes(path: Path | str) -> bytes | bytearray:
+    """The bytes of the ONNX file at `path`, or of the one inside a `.lil` file.
+
+    Raises:
+        LilliputError: No such file.
+        Refused: Larger than 2 GiB; or a `.lil` file that is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LilliputError(f"no file at {str(path)!r}", hint="check the path")
+    if path.stat().st_size > MAX_BYTES:
+        raise Refused(f"{str(path)!r} is larger than 2 GiB, the most an ONNX file can hold")
+    content = path.read_bytes()
+    if path.suffix != ".lil":
+        return content
+    from lilliput.codec.container import decode
+
+    try:
+        return decode(content)
+    except Refused as refused:
+        raise Refused(refused.thing, at=str(path), hint=refused.hint) from refused
+
+
+@contextmanager
+def as_onnx(path: Path | str) -> Iterator[Path]:
+    """A path at which the plain ONNX file lies: `path` itself, or a copy while this lasts."""
+    path = Path(path)
+    if path.suffix != ".lil":
+        yield path
+        return
+    content = read_bytes(path)
+    with tempfile.TemporaryDirectory(prefix="lilliput-") as folder:
+        plain = Path(folder) / f"{path.stem}.onnx"
+        plain.write_bytes(content)
+        del content
+        yield plain
 
 
 def read_model(path: Path | str) -> onnx.ModelProto:
-    """The model in one self-contained ONNX file.
+    """The model in one self-contained ONNX file, plain or packed.
 
     Nothing but that file is opened: external data is refused, wherever its paths lead, and so is
     a tensor whose declared shape and stored bytes disagree.
@@ -34,13 +76,10 @@ def read_model(path: Path | str) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     path = Path(path)
-    if not path.is_file():
-        raise LilliputError(f"no file at {str(path)!r}", hint="check the path")
-    if path.stat().st_size > MAX_BYTES:
-        raise Refused(f"{str(path)!r} is larger than 2 GiB, the most an ONNX file can hold")
+    content = read_bytes(path)
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
+        model.ParseFromString(bytes(content))
     except DecodeError as error:
         raise Refused(
             f"{str(path)!r} is not an ONNX model ({error})",

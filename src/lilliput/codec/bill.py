@@ -12,6 +12,7 @@ from lilliput.noun import Noun
 from lilliput.units import format_bytes
 
 HEADER, GRAPH = "header", "graph"
+_SHOWN = 24
 
 
 class Entry(Noun):
@@ -61,7 +62,7 @@ class Bill(Noun):
     def __str__(self) -> str:
         names = list(self.parts)
         head = ["", "ONNX", "packed", "share", *names]
-        rows = [head, *(self._cells(entry, names) for entry in self.entries)]
+        rows = [head, *(self._cells(entry, names) for entry in self._worth_showing())]
         total = Entry(name="total", raw_bytes=self.raw_bytes, parts=self.parts)
         rows.append(self._cells(total, names))
         widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
@@ -72,6 +73,17 @@ class Bill(Noun):
             ).rstrip()
             for row in rows
         )
+
+    def _worth_showing(self) -> list[Entry]:
+        """The largest entries in their order, and one for all the small ones."""
+        by_size = sorted(self.entries, key=lambda entry: -entry.bytes)
+        small = set(map(id, by_size[_SHOWN:]))
+        shown = [entry for entry in self.entries if id(entry) not in small]
+        if small:
+            rest = Bill(entries=tuple(entry for entry in self.entries if id(entry) in small))
+            name = f"{len(small)} small ones"
+            shown.append(Entry(name=name, raw_bytes=rest.raw_bytes, parts=rest.parts))
+        return shown
 
     def _cells(self, entry: Entry, names: Sequence[str]) -> list[str]:
         share = 100 * entry.bytes / max(1, self.bytes)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lilliput.errors import LilliputError
 from lilliput.measurement import Measurement
 from lilliput.noun import Noun
-from lilliput.onnx_io import read_model
+from lilliput.onnx_io import SUFFIXES, read_model
 from lilliput.runtimes.reference import graph_specs
 
 if TYPE_CHECKING:
@@ -86,8 +86,10 @@ def file_cost(path: Path | str) -> Cost:
         LilliputError: The file is not ONNX, or a layer's shape cannot be inferred.
     """
     path = Path(path)
-    if path.suffix != ".onnx":
-        raise LilliputError(f"the cost of {path.name!r} is unknown", hint="give an .onnx file")
+    if path.suffix not in SUFFIXES:
+        raise LilliputError(
+            f"the cost of {path.name!r} is unknown", hint="give an .onnx or a .lil file"
+        )
     model = read_model(path)
     batch = concrete_inputs(model, path)
     known = Known.of(model)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from lilliput.meter.cost import WEIGHTED
 from lilliput.noun import Noun
-from lilliput.onnx_io import read_model
+from lilliput.onnx_io import as_onnx, read_model
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.runtimes.opening import open_session, random_feeds
 from lilliput.target import Target
@@ -73,16 +73,16 @@ def coverage(path: Path | str, target: Target) -> Coverage:
     ONNX Runtime is asked for its optimized graph, OpenVINO for the kernels that it executed;
     for other runtimes the file's own operators count.
     """
-    path = Path(path)
     graph = read_model(path).graph
-    if target.runtime == "onnxruntime":
-        from lilliput.runtimes.ort import optimized_graph
+    with as_onnx(path) as plain:
+        if target.runtime == "onnxruntime":
+            from lilliput.runtimes.ort import optimized_graph
 
-        found = list(_in_graph(optimized_graph(path, target).graph))
-    elif target.runtime == "openvino":
-        found = list(_executed(path, target))
-    else:
-        found = list(_as_written(graph))
+            found = list(_in_graph(optimized_graph(plain, target).graph))
+        elif target.runtime == "openvino":
+            found = list(_executed(plain, target))
+        else:
+            found = list(_as_written(graph))
     origin = Origins(graph)
     named = [(origin.of(name), integer) for name, integer in found]
     floats = tuple(name for name, integer in named if not integer)

@@ -13,7 +13,7 @@ from lilliput.meter.cost import Cost, file_cost
 from lilliput.meter.coverage import OPENVINO_WEIGHTED, Coverage, Origins, coverage
 from lilliput.meter.widths import WidthProfile
 from lilliput.noun import Noun
-from lilliput.onnx_io import read_model
+from lilliput.onnx_io import as_onnx, read_model
 from lilliput.runtimes.base import RUNTIMES, NodeTime
 from lilliput.runtimes.opening import check_can_open, open_session, random_feeds
 from lilliput.target import Target
@@ -127,7 +127,8 @@ def profiled(
         session = open_session(path, target)
         feeds = random_feeds(session.inputs)
         session.close()
-    nodes = runtime.profile(path, target, feeds)
+    with as_onnx(path) as plain:
+        nodes = runtime.profile(plain, target, feeds)
     if not nodes:
         raise Refused(
             f"the runtime {target.runtime} reports no times per operator",

@@ -110,7 +110,7 @@ def graph_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
     """The inputs and output names that an ONNX file declares."""
     import onnx
 
-    graph = onnx.load(str(path), load_external_data=False).graph
+    graph = read_model(path).graph
     constants = {tensor.name for tensor in graph.initializer}
     specs = []
     for value in graph.input:

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lilliput.artifact import Artifact, TensorSpec
+from lilliput.codec.bill import Bill
+from lilliput.codec.container import bill_of
 from lilliput.data.sources import load_data
 from lilliput.meter.cost import Cost, file_cost
 from lilliput.noun import Noun
+from lilliput.onnx_io import SUFFIXES
 from lilliput.preprocessing import Preprocessing
 from lilliput.tasks import task_of
 from lilliput.units import format_bytes, format_count
@@ -18,10 +21,14 @@ if TYPE_CHECKING:
 
 
 class FileInspection(Noun):
-    """What an ONNX file holds: its cost by layer, and what it says of itself."""
+    """What an ONNX file holds: its cost by layer, and what it says of itself.
+
+    `bill` says where the bytes of a packed one went.
+    """
 
     artifact: Artifact
     cost: Cost
+    bill: Bill | None = None
 
     def __str__(self) -> str:
         made, cost = self.artifact.metadata, self.cost
@@ -47,6 +54,7 @@ class FileInspection(Noun):
                     f"{format_count(x.macs)} multiply-adds"
                     for x in cost.layers
                 ),
+                *(() if self.bill is None else ("where the bytes went", str(self.bill))),
             ]
         )
 
@@ -60,10 +68,10 @@ def inspect(
     input_shape: tuple[int, ...] | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Inspection | FileInspection:
-    """List what can be cut and what is frozen and why, or the layers of an `.onnx` file.
+    """List what can be cut and what is frozen and why, or the layers of a file.
 
     Args:
-        model: `file.py:function`, `package.module:function`, a `.pt2` or an `.onnx` file.
+        model: `file.py:function`, `package.module:function`, a `.pt2`, an `.onnx` or a `.lil` file.
         weights: `.safetensors`, or a state dict in `.pt`; without it, the network as it is built.
         data: Its first example tells the input's shape, where `input_shape` does not.
         task: What the network is for; needed to make inputs of `data`.
@@ -73,8 +81,10 @@ def inspect(
     Raises:
         LilliputError: The model cannot be built or loaded, or its input is not known.
     """
-    if str(model).endswith(".onnx"):
-        return FileInspection(artifact=Artifact.of(model), cost=file_cost(model))
+    if Path(model).suffix in SUFFIXES:
+        artifact = Artifact.of(model)
+        bill = bill_of(artifact.path.read_bytes()) if artifact.format == "lil" else None
+        return FileInspection(artifact=artifact, cost=file_cost(model), bill=bill)
     from lilliput.models.inspect import inspect_network
     from lilliput.models.source import load_network
 

@@ -29,7 +29,7 @@ class Measured:
         return self.timings[str(file)]
 
     def __str__(self) -> str:
-        head = ["file", "median", "95 % interval", "p90", "speed", "", "size"]
+        head = ["file", "median", "95 % interval", "p90", "speed", "", "size", "load"]
         lines = [head, *(self._cells(name, timing) for name, timing in self.timings.items())]
         widths = [max(len(line[n]) for line in lines) for n in range(len(head))]
         table = [
@@ -59,6 +59,7 @@ class Measured:
             speed,
             verdict,
             format_bytes(self.sizes[name]),
+            format_ms(timing.conditions["load_ms"]) if "load_ms" in timing.conditions else "",
         ]
 
     def as_json(self) -> dict[str, Any]:
