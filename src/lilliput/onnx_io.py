@@ -138,11 +138,11 @@ def strip(model: onnx.ModelProto) -> None:
 def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """The model's graph and every graph inside its nodes (branches, loop bodies)."""
     waiting = [model.graph]
-    waiting += [g for function in model.functions for g in _inner_graphs(function.node)]
+    waiting += [g for function in model.functions for g in inner_graphs(function.node)]
     while waiting:
         graph = waiting.pop()
         yield graph
-        waiting += _inner_graphs(graph.node)
+        waiting += inner_graphs(graph.node)
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -160,7 +160,8 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             yield from attribute.tensors
 
 
-def _inner_graphs(nodes: Any) -> list[Any]:
+def inner_graphs(nodes: Any) -> list[Any]:
+    """The graphs that the nodes hold themselves (branches, loop bodies), not those inside these."""
     found = []
     for node in nodes:
         for attribute in node.attribute:

@@ -15,14 +15,15 @@ from lilliput.encode.equalize import (
     equalizing_scales,
     scale_float_inputs,
 )
-from lilliput.encode.fold import prepare
-from lilliput.encode.graph import Graph
+from lilliput.encode.layers import layers_of
 from lilliput.encode.placement import float_fed, place
+from lilliput.encode.prepare import prepare
+from lilliput.graph import Graph
 
 
 def unchanged(run, graph: Graph, after: Graph, x: np.ndarray) -> None:
-    expected = run(graph.model, x)
-    np.testing.assert_allclose(run(after.model, x), expected, rtol=2e-3, atol=1e-4)
+    expected = run(graph.model(), x)
+    np.testing.assert_allclose(run(after.model(), x), expected, rtol=2e-3, atol=1e-4)
 
 
 def spread(ranges: dict[str, np.ndarray], tensor: str) -> float:
@@ -32,7 +33,7 @@ def spread(ranges: dict[str, np.ndarray], tensor: str) -> float:
 @pytest.mark.parametrize("strength", [0.25, 0.5, 1.0])
 def test_a_depthwise_net_is_evened_out(depthwise_net, feeds, run, strength: float) -> None:
     batches = feeds(shape=(8, 8, 8))
-    graph = Graph(prepare(depthwise_net).model)
+    graph = Graph.of(prepare(depthwise_net).model)
     tensors = place(graph).representatives
     after = equalized(graph, tensors, batches, strength=strength)
     unchanged(run, graph, after, next(batches())[0])
@@ -42,7 +43,7 @@ def test_a_depthwise_net_is_evened_out(depthwise_net, feeds, run, strength: floa
 
 
 def test_a_residual_stream_is_scaled_as_one(residual_net, feeds, run) -> None:
-    graph = Graph(prepare(residual_net).model)
+    graph = Graph.of(prepare(residual_net).model)
     coupling = Coupling(graph)
     stream = coupling.groups("stem_act")
     np.testing.assert_array_equal(stream, coupling.groups("block.conv2_out"))
@@ -62,7 +63,7 @@ def test_an_option_a_shortcut_shifts_channels(builder, feeds, run) -> None:
     b.const("pads", np.array([0, 2, 0, 0, 0, 2, 0, 0], np.int64))
     short = b.node("Pad", [stem, "pads"], "short")
     y = b.node("Relu", [b.node("Add", [b.conv(stem, "b", (4, 8)), short], "sum")], "sum_act")
-    graph = Graph(prepare(b.model(b.conv(y, "c", (8, 3)), 4)).model)
+    graph = Graph.of(prepare(b.model(b.conv(y, "c", (8, 3)), 4)).model)
     coupling = Coupling(graph)
     np.testing.assert_array_equal(coupling.groups("sum")[2:6], coupling.groups("act"))
     factors = {int(g): 2.0 + n for n, g in enumerate(coupling.groups("sum"))}
@@ -74,7 +75,7 @@ def test_a_pixel_shuffle_ties_the_channels_it_mixes(builder, feeds, run, mode: s
     b = builder()
     wide = b.conv("x", "a", (3, 8))
     y = b.node("DepthToSpace", [wide], "up", blocksize=2, mode=mode)
-    graph = Graph(prepare(b.model(b.conv(y, "b", (2, 3)), 4)).model)
+    graph = Graph.of(prepare(b.model(b.conv(y, "b", (2, 3)), 4)).model)
     coupling = Coupling(graph)
     groups = coupling.groups("up")
     assert sorted(np.unique(coupling.groups("a_out")).tolist()) == sorted(groups.tolist())
@@ -86,7 +87,7 @@ def test_concatenated_channels_keep_their_groups(builder, feeds, run) -> None:
     b = builder()
     first, second = b.conv("x", "a", (3, 4)), b.conv("x", "b", (3, 2))
     y = b.node("Concat", [first, second], "both", axis=1)
-    graph = Graph(prepare(b.model(b.conv(y, "c", (6, 6), groups=2), 4)).model)
+    graph = Graph.of(prepare(b.model(b.conv(y, "c", (6, 6), groups=2), 4)).model)
     coupling = Coupling(graph)
     np.testing.assert_array_equal(coupling.groups("both")[4:], coupling.groups("b_out"))
     factors = {int(g): 1.5 + n for n, g in enumerate(coupling.groups("both"))}
@@ -100,7 +101,7 @@ def test_what_does_not_scale_freezes_its_channels(builder, op: str) -> None:
     if op == "Clip":
         inputs += [b.const("low", np.float32(0)), b.const("high", np.float32(6))]
     y = b.node(op, inputs, "act")
-    coupling = Coupling(Graph(b.model(b.conv(y, "b", (4, 4)), 4)))
+    coupling = Coupling(Graph.of(b.model(b.conv(y, "b", (4, 4)), 4)))
     assert (coupling.groups("a_out") == -1).all()
     assert (coupling.groups("act") == -1).all()
 
@@ -110,7 +111,7 @@ def test_shared_weights_scale_alike(builder, feeds, run) -> None:
     first = b.node("Relu", [b.conv("x", "stem", (4, 4))], "act1")
     second = b.node("Relu", [b.conv(first, "a", (4, 4))], "act2")
     third = b.node("Conv", [second, "a.weight", "a.bias"], "third", pads=[1, 1, 1, 1])
-    graph = Graph(prepare(b.model(b.conv(third, "end", (4, 2)), 4)).model)
+    graph = Graph.of(prepare(b.model(b.conv(third, "end", (4, 2)), 4)).model)
     coupling = Coupling(graph)
     np.testing.assert_array_equal(coupling.groups("act1"), coupling.groups("act2"))
     factors = {int(g): 2.0 + n for n, g in enumerate(coupling.groups("act1"))}
@@ -122,7 +123,7 @@ def test_a_batch_norm_that_stays_takes_part(builder, feeds, run) -> None:
     b = builder()
     act = b.node("HardSwish", [b.conv("x", "a", (3, 4))], "act")
     normed = b.norm(act, "bn", 4)
-    graph = Graph(prepare(b.model(b.conv(normed, "b", (4, 4)), 4)).model)
+    graph = Graph.of(prepare(b.model(b.conv(normed, "b", (4, 4)), 4)).model)
     coupling = Coupling(graph)
     factors = {int(g): 2.0 + n for n, g in enumerate(coupling.groups("bn_out"))}
     assert len(factors) == 4
@@ -130,7 +131,7 @@ def test_a_batch_norm_that_stays_takes_part(builder, feeds, run) -> None:
 
 
 def test_small_ranges_with_large_weights_grow(depthwise_net, feeds) -> None:
-    graph = Graph(prepare(depthwise_net).model)
+    graph = Graph.of(prepare(depthwise_net).model)
     coupling = Coupling(graph)
     ranges = channel_ranges(graph, ["depthwise_act"], feeds(shape=(8, 8, 8)))
     factors = equalizing_scales(graph, coupling, ranges)
@@ -139,8 +140,8 @@ def test_small_ranges_with_large_weights_grow(depthwise_net, feeds) -> None:
 
 
 def test_column_sizes_count_the_largest_share(residual_net) -> None:
-    graph = Graph(prepare(residual_net).model)
-    layer = next(x for x in graph.layers() if x.path == "head")
+    graph = Graph.of(prepare(residual_net).model)
+    layer = next(x for x in layers_of(graph) if x.path == "head")
     weight = np.abs(graph.weights(layer.weight))
     np.testing.assert_allclose(
         column_sizes(graph, layer), (weight / weight.max(1, keepdims=True)).max(0), rtol=1e-6
@@ -148,10 +149,10 @@ def test_column_sizes_count_the_largest_share(residual_net) -> None:
 
 
 def test_the_original_graph_is_left_alone(residual_net: onnx.ModelProto, feeds) -> None:
-    graph = Graph(prepare(residual_net).model)
-    before = graph.model.SerializeToString()
+    graph = Graph.of(prepare(residual_net).model)
+    before = graph.model().SerializeToString()
     equalized(graph, place(graph).representatives, feeds())
-    assert graph.model.SerializeToString() == before
+    assert graph.model().SerializeToString() == before
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -163,13 +164,15 @@ def test_a_scale_is_put_after_a_float_operator(builder, feeds, run, groups: int)
     )
     act = b.node("HardSwish", [wide], "act")
     weight = b.rng.normal(0, 1, (4, 4 // groups, 3, 3))
-    graph = Graph(prepare(b.model(b.conv(act, "b", (4, 4), groups=groups, weight=weight), 4)).model)
+    graph = Graph.of(
+        prepare(b.model(b.conv(act, "b", (4, 4), groups=groups, weight=weight), 4)).model
+    )
     fed = float_fed(graph, place(graph))
     assert [layer.path for layer in fed] == ["b"]
     ranges = channel_ranges(graph, ["act"], feeds())
     after = scale_float_inputs(graph, fed, ranges, strength=1.0)
     unchanged(run, graph, after, next(feeds()())[0])
-    norm = next(n for n in after.model.graph.node if n.op_type == "BatchNormalization")
+    norm = next(n for n in after.nodes if n.op_type == "BatchNormalization")
     scaled = channel_ranges(after, [norm.output[0]], feeds())[norm.output[0]]
     assert scaled.max() / scaled.min() < 0.5 * ranges["act"].max() / ranges["act"].min()
 
@@ -179,8 +182,8 @@ def test_a_shared_weight_is_not_undone_twice(builder, feeds) -> None:
     first = b.node("HardSwish", [b.conv("x", "a", (4, 4))], "act1")
     second = b.node("HardSwish", [b.conv(first, "b", (4, 4))], "act2")
     y = b.node("Conv", [second, "b.weight", "b.bias"], "y", pads=[1, 1, 1, 1])
-    graph = Graph(prepare(b.model(y, 4)).model)
+    graph = Graph.of(prepare(b.model(y, 4)).model)
     fed = float_fed(graph, place(graph))
     ranges = channel_ranges(graph, ["act1", "act2"], feeds(shape=(4, 8, 8)))
     after = scale_float_inputs(graph, fed, ranges)
-    assert len(after.model.graph.node) == len(graph.model.graph.node)
+    assert len(after.nodes) == len(graph.nodes)

@@ -9,23 +9,24 @@ import pytest
 
 from lilliput.encode.execute import Execution, head, relative_error
 from lilliput.encode.fitting import correct_biases, fit_weights, nearest_weights
-from lilliput.encode.fold import prepare
-from lilliput.encode.graph import Graph
 from lilliput.encode.integers import to_rows
+from lilliput.encode.layers import layers_of
 from lilliput.encode.moments import PATCHES_PER_EXAMPLE, patches
 from lilliput.encode.placement import place
+from lilliput.encode.prepare import prepare
 from lilliput.encode.qdq import Encoding, bias_of, write_qdq
 from lilliput.encode.ranges import affine_of, observe
 from lilliput.encode.rounding import Grid
 from lilliput.encode.sensitivity import layer_sensitivities
 from lilliput.errors import LilliputError, Refused
+from lilliput.graph import Graph
 
 COARSE = Grid(limit=7)
 """Four bits, so that every error is large enough to be told apart."""
 
 
 def start(model, batches, grid: Grid = COARSE):
-    graph = Graph(prepare(model).model)
+    graph = Graph.of(prepare(model).model)
     placement = place(graph)
     histograms = observe(graph, placement.representatives, batches)
     activations = {n: affine_of(histograms[n], "minmax") for n in placement.representatives}
@@ -35,7 +36,7 @@ def start(model, batches, grid: Grid = COARSE):
 
 def error(graph, placement, encoding, batches) -> float:
     ours = Execution(write_qdq(graph, placement, encoding))
-    return relative_error(ours, Execution(graph.model), batches)
+    return relative_error(ours, Execution(graph.model()), batches)
 
 
 @pytest.mark.parametrize(
@@ -58,20 +59,20 @@ def test_patches_times_rows_is_the_convolution(builder, run, facts, groups: int)
         kept = [a for a in node.attribute if a.name != "pads" or facts.get("pads", 1) is not None]
         del node.attribute[:]
         node.attribute.extend(kept)
-    graph = Graph(b.model(y, 4))
+    graph = Graph.of(b.model(y, 4))
     x = np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)
-    layer = graph.layers()[0]
+    layer = layers_of(graph)[0]
     seen, places = patches(graph, layer, x)
     rows = to_rows(graph.weights("c.weight"), 0).reshape(groups, -1, seen.shape[-1])
     made = np.matmul(seen, rows.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(2, len(places), 8)
-    expected = run(graph.model, x).transpose(0, 2, 3, 1).reshape(2, -1, 8)[:, places]
+    expected = run(graph.model(), x).transpose(0, 2, 3, 1).reshape(2, -1, 8)[:, places]
     np.testing.assert_allclose(made + bias_of(graph, layer), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_few_patches_of_a_large_picture_reach_its_borders(builder) -> None:
     b = builder(("n", 3, 64, 64))
-    graph = Graph(b.model(b.conv("x", "c", (3, 4)), 4))
-    seen, places = patches(graph, graph.layers()[0], np.zeros((2, 3, 64, 64), np.float32))
+    graph = Graph.of(b.model(b.conv("x", "c", (3, 4)), 4))
+    seen, places = patches(graph, layers_of(graph)[0], np.zeros((2, 3, 64, 64), np.float32))
     assert len(places) == PATCHES_PER_EXAMPLE
     assert seen.shape == (1, 2 * PATCHES_PER_EXAMPLE, 27)
     assert (places[0], places[-1]) == (0, 64 * 64 - 1)
@@ -84,7 +85,7 @@ def test_corrected_biases_take_the_mean_error_away(residual_net, feeds) -> None:
     inner = "block.conv2_out"
 
     def mean_error(candidate: Encoding) -> float:
-        exact = Execution(graph.model, [inner])
+        exact = Execution(graph.model(), [inner])
         ours = Execution(write_qdq(graph, placement, candidate), [inner])
         gaps = [ours.run(b)[inner] - exact.run(b)[inner] for b in batches()]
         return float(np.abs(np.concatenate(gaps).mean(axis=(0, 2, 3))).max())

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from lilliput.encode.execute import Execution
-from lilliput.encode.fold import prepare
 from lilliput.encode.frontier import Frontier
-from lilliput.encode.graph import Graph
+from lilliput.encode.layers import layers_of
+from lilliput.encode.prepare import prepare
+from lilliput.graph import Graph
 
 
 @pytest.fixture
@@ -28,13 +29,13 @@ def deep_net(builder):
 
 
 def test_pieces_equal_the_whole(deep_net, feeds) -> None:
-    graph = Graph(prepare(deep_net).model)
-    layers = graph.layers()
+    graph = Graph.of(prepare(deep_net).model)
+    layers = layers_of(graph)
     frontier = Frontier(graph, layers, feeds(), threads=1)
-    whole = Execution(graph.model, [layer.input for layer in layers])
+    whole = Execution(graph.model(), [layer.input for layer in layers])
     expected = [whole.run(batch) for batch in feeds()()]
     for index, layer in enumerate(layers):
-        frontier.advance(graph.model, layer.input)
+        frontier.advance(graph.model(), layer.input)
         for ours, theirs in zip(frontier.values(layer.input), expected, strict=True):
             np.testing.assert_allclose(ours, theirs[layer.input], rtol=1e-4, atol=1e-5)
         frontier.passed(index)
@@ -42,8 +43,8 @@ def test_pieces_equal_the_whole(deep_net, feeds) -> None:
 
 
 def test_a_piece_starts_from_the_layers_before_it(deep_net, feeds, monkeypatch) -> None:
-    graph = Graph(prepare(deep_net).model)
-    layers = graph.layers()
+    graph = Graph.of(prepare(deep_net).model)
+    layers = layers_of(graph)
     sizes: list[int] = []
     real = Execution.__init__
 
@@ -54,7 +55,7 @@ def test_a_piece_starts_from_the_layers_before_it(deep_net, feeds, monkeypatch) 
     monkeypatch.setattr(Execution, "__init__", counted)
     frontier = Frontier(graph, layers, feeds(count=1), threads=1)
     for index, layer in enumerate(layers):
-        frontier.advance(graph.model, layer.input)
+        frontier.advance(graph.model(), layer.input)
         frontier.passed(index)
     frontier.close()
     assert max(sizes) == 1
@@ -62,13 +63,13 @@ def test_a_piece_starts_from_the_layers_before_it(deep_net, feeds, monkeypatch) 
 
 
 def test_files_go_when_nothing_needs_them(deep_net, feeds) -> None:
-    graph = Graph(prepare(deep_net).model)
-    layers = graph.layers()
+    graph = Graph.of(prepare(deep_net).model)
+    layers = layers_of(graph)
     frontier = Frontier(graph, layers, feeds(count=2), threads=1)
     folder = Path(frontier._folder.name)
     most = 0
     for index, layer in enumerate(layers):
-        frontier.advance(graph.model, layer.input)
+        frontier.advance(graph.model(), layer.input)
         most = max(most, len(list(folder.iterdir())))
         frontier.passed(index)
     assert not list(folder.iterdir())
@@ -78,29 +79,29 @@ def test_files_go_when_nothing_needs_them(deep_net, feeds) -> None:
 
 
 def test_a_forgotten_tensor_is_computed_anew(deep_net, feeds) -> None:
-    graph = Graph(prepare(deep_net).model)
-    frontier = Frontier(graph, graph.layers(), feeds(count=1), threads=1)
-    frontier.advance(graph.model, "inner0")
+    graph = Graph.of(prepare(deep_net).model)
+    frontier = Frontier(graph, layers_of(graph), feeds(count=1), threads=1)
+    frontier.advance(graph.model(), "inner0")
     before = next(frontier.values("inner0"))
     frontier.forget("inner0")
-    changed = Graph(graph.model)
-    changed.set_constant("b0.a.weight", 2 * graph.weights("b0.a.weight"))
-    frontier.advance(changed.model, "inner0")
+    changed = graph.copy()
+    changed.constants["b0.a.weight"] = 2 * graph.weights("b0.a.weight")
+    frontier.advance(changed.model(), "inner0")
     assert not np.allclose(next(frontier.values("inner0")), before)
     frontier.close()
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(deep_net, feeds) -> None:
     # users-ask 29
-    graph = Graph(prepare(deep_net).model)
-    layers = graph.layers()
+    graph = Graph.of(prepare(deep_net).model)
+    layers = layers_of(graph)
 
     def peak(count: int) -> int:
         frontier = Frontier(graph, layers, feeds(count=count, size=200), threads=1)
         gc.collect()
         tracemalloc.start()
         for index, layer in enumerate(layers):
-            frontier.advance(graph.model, layer.input)
+            frontier.advance(graph.model(), layer.input)
             for _ in frontier.values(layer.input):
                 pass
             frontier.passed(index)

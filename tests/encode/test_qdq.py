@@ -11,17 +11,18 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from lilliput.encode.fitting import least_squares_weights, nearest_weights
-from lilliput.encode.fold import prepare
-from lilliput.encode.graph import Graph, match_layers
+from lilliput.encode.layers import layers_of, match_layers
 from lilliput.encode.placement import place, useful_limits
+from lilliput.encode.prepare import prepare
 from lilliput.encode.qdq import Encoding, bias_of, write_qdq
 from lilliput.encode.ranges import affine_of, observe
 from lilliput.encode.rounding import Grid
 from lilliput.errors import Refused
+from lilliput.graph import Graph
 
 
 def quantized(model, batches, floats=None, *, paired: bool = True, bits: int = 8):
-    graph = Graph(prepare(model).model)
+    graph = Graph.of(prepare(model).model)
     placement = place(graph, floats)
     histograms = observe(graph, placement.representatives, batches)
     activations = {n: affine_of(histograms[n], "minmax") for n in placement.representatives}
@@ -62,7 +63,7 @@ def test_everything_runs_in_integers(residual_net, feeds, tmp_path) -> None:
 def test_close_to_float_and_names_kept(residual_net, feeds, run) -> None:
     model, graph, *_ = quantized(residual_net, feeds())
     x = next(feeds(seed=5)())[0]
-    exact, ours = run(graph.model, x), run(model, x)
+    exact, ours = run(graph.model(), x), run(model, x)
     assert np.linalg.norm(ours - exact) < 0.05 * np.linalg.norm(exact)
     assert [v.name for v in model.graph.input] == ["x"]
     assert [v.name for v in model.graph.output] == ["head_out"]
@@ -123,8 +124,8 @@ def test_every_number_of_a_tiny_net_by_hand(builder, run) -> None:
 @pytest.mark.parametrize("excluded", ["block.conv1", "head"])
 def test_an_excluded_layer_is_float_in_the_file(residual_net, feeds, run, excluded) -> None:
     # users-ask 25: the effect is looked up in the output.
-    graph = Graph(prepare(residual_net).model)
-    floats = dict.fromkeys(match_layers(graph.layers(), [excluded]), "excluded")
+    graph = Graph.of(prepare(residual_net).model)
+    floats = dict.fromkeys(match_layers(layers_of(graph), [excluded]), "excluded")
     model, _, placement, _ = quantized(residual_net, feeds(), floats)
     stored = initializers(model)
     np.testing.assert_array_equal(stored[f"{excluded}.weight"], graph.weights(f"{excluded}.weight"))
@@ -144,7 +145,7 @@ def test_float_neighbours_read_the_float_tensor(builder, feeds, run) -> None:
     sub = next(n for n in model.graph.node if n.op_type == "Sub")
     assert sub.input[1] == "act"
     x = next(feeds()())[0]
-    exact = run(graph.model, x)
+    exact = run(graph.model(), x)
     assert np.linalg.norm(run(model, x) - exact) < 0.05 * np.linalg.norm(exact)
 
 
@@ -181,7 +182,7 @@ def test_a_relu_after_a_float_result_is_put_back(builder, feeds, run) -> None:
     x = next(feeds(shape=(6,))())[0]
     ours = run(model, x)
     assert ours.min() == 0.0
-    np.testing.assert_allclose(ours, run(graph.model, x), atol=0.05)
+    np.testing.assert_allclose(ours, run(graph.model(), x), atol=0.05)
 
 
 def test_data_movers_share_one_scale(builder, feeds, tmp_path) -> None:
@@ -208,7 +209,7 @@ def test_other_operators_have_scales_of_their_own(builder, feeds, run, tmp_path,
     assert placement.tensors["mixed"] == "mixed"
     assert fused(model, tmp_path)[f"QLinear{op}"] == 1
     x = next(feeds()())[0]
-    exact = run(graph.model, x)
+    exact = run(graph.model(), x)
     assert np.linalg.norm(run(model, x) - exact) < 0.06 * np.linalg.norm(exact)
 
 
@@ -228,14 +229,14 @@ def test_layers_without_an_int8_kernel_say_why(builder, facts, reason) -> None:
     b = builder((4, 4))
     b.const("fc.weight", np.ones((4, 4), np.float32))
     y = b.node("Gemm", ["x", "fc.weight"], "y", **facts)
-    assert reason in place(Graph(b.model(y))).skipped["fc"]
+    assert reason in place(Graph.of(b.model(y))).skipped["fc"]
 
 
 def test_a_one_dimensional_convolution_is_skipped(builder) -> None:
     b = builder(("n", 3, 8))
     b.const("c.weight", np.ones((4, 3, 3), np.float32))
     y = b.node("Conv", ["x", "c.weight"], "y")
-    assert "this has 1 dimensions" in place(Graph(b.model(y, 3))).skipped["c"]
+    assert "this has 1 dimensions" in place(Graph.of(b.model(y, 3))).skipped["c"]
 
 
 def test_a_long_list_of_skipped_layers_is_cut(builder) -> None:
@@ -244,7 +245,7 @@ def test_a_long_list_of_skipped_layers_is_cut(builder) -> None:
     for n in range(11):
         weight = b.const(f"t{n}.weight", np.ones((3, 3, 1, 1), np.float32))
         y = b.node("ConvTranspose", [y, weight], f"y{n}")
-    assert place(Graph(b.model(y, 4))).coverage.endswith(" and 3 more")
+    assert place(Graph.of(b.model(y, 4))).coverage.endswith(" and 3 more")
 
 
 def test_a_shared_weight_is_stored_once(builder, feeds) -> None:
@@ -265,7 +266,7 @@ def test_a_matmul_gives_float_where_floats_read_it(builder, feeds, run) -> None:
     assert placement.layers[0].axis == 1
     assert "mixed" not in placement.tensors
     x = next(feeds(shape=(5, 6))())[0]
-    np.testing.assert_allclose(run(model, x), run(graph.model, x), atol=0.05)
+    np.testing.assert_allclose(run(model, x), run(graph.model(), x), atol=0.05)
 
 
 def test_two_files_of_the_same_numbers_are_the_same_bytes(residual_net, feeds) -> None:
@@ -277,7 +278,7 @@ def test_two_files_of_the_same_numbers_are_the_same_bytes(residual_net, feeds) -
 
 
 def test_least_squares_scales_are_never_worse(residual_net) -> None:
-    graph = Graph(prepare(residual_net).model)
+    graph = Graph.of(prepare(residual_net).model)
     placement = place(graph)
     grid = Grid(limit=7)
     plain = nearest_weights(graph, placement, lambda _: grid)
@@ -291,8 +292,8 @@ def test_least_squares_scales_are_never_worse(residual_net) -> None:
 def test_a_layer_without_bias_counts_as_zero(builder) -> None:
     b = builder()
     b.const("c.weight", np.ones((4, 3, 1, 1), np.float32))
-    graph = Graph(b.model(b.node("Conv", ["x", "c.weight"], "y"), 4))
-    np.testing.assert_array_equal(bias_of(graph, graph.layers()[0]), np.zeros(4))
+    graph = Graph.of(b.model(b.node("Conv", ["x", "c.weight"], "y"), 4))
+    np.testing.assert_array_equal(bias_of(graph, layers_of(graph)[0]), np.zeros(4))
 
 
 def test_output_types_are_float(residual_net, feeds) -> None:
@@ -304,7 +305,7 @@ def test_what_an_activation_hides_needs_no_levels(builder, feeds) -> None:
     b = builder()
     wide = b.conv("x", "a", (3, 4), weight=5 * b.rng.normal(size=(4, 3, 3, 3)))
     act = b.node("HardSwish", [wide], "act")
-    graph = Graph(prepare(b.model(b.conv(act, "b", (4, 4)), 4)).model)
+    graph = Graph.of(prepare(b.model(b.conv(act, "b", (4, 4)), 4)).model)
     limits = useful_limits(graph, place(graph))
     assert limits["a_out"] == (-3.0, float("inf"))
     assert limits["act"] == (float("-inf"), float("inf"))

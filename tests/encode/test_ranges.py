@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lilliput.encode.fold import prepare
-from lilliput.encode.graph import Graph
 from lilliput.encode.integers import Affine
 from lilliput.encode.placement import place
+from lilliput.encode.prepare import prepare
 from lilliput.encode.ranges import (
     BINS,
     METHODS,
@@ -23,6 +22,7 @@ from lilliput.encode.ranges import (
     range_of,
 )
 from lilliput.errors import Refused
+from lilliput.graph import Graph
 
 batches = st.lists(
     st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30), min_size=1, max_size=5
@@ -103,23 +103,23 @@ def test_values_that_are_not_finite_are_refused() -> None:
 
 
 def test_no_picture_at_all_is_refused(residual_net) -> None:
-    graph = Graph(prepare(residual_net).model)
+    graph = Graph.of(prepare(residual_net).model)
     with pytest.raises(Refused, match="no calibration picture reached"):
         observe(graph, place(graph).representatives, lambda: iter(()))
 
 
 def test_observing_gives_the_tensors_own_ends(residual_net, feeds, run) -> None:
-    graph = Graph(prepare(residual_net).model)
+    graph = Graph.of(prepare(residual_net).model)
     found = observe(graph, ["x", "head_out"], feeds())
     inputs = np.concatenate([batch[0] for batch in feeds()()])
-    outputs = run(graph.model, inputs)
+    outputs = run(graph.model(), inputs)
     assert (found["x"].low, found["x"].high) == (inputs.min(), inputs.max())
     assert found["head_out"].high == pytest.approx(outputs.max(), rel=1e-4)
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(residual_net, feeds) -> None:
     # users-ask 29: a thousand pictures within 1.2 times the memory of a hundred.
-    graph = Graph(prepare(residual_net).model)
+    graph = Graph.of(prepare(residual_net).model)
     names = place(graph).representatives
 
     def peak(count: int) -> int:

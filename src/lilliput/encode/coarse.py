@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lilliput.encode.fold import prepare
-from lilliput.encode.graph import Graph
 from lilliput.encode.integers import (
     Affine,
     from_rows,
@@ -19,7 +17,9 @@ from lilliput.encode.integers import (
     weight_limit,
 )
 from lilliput.encode.placement import place
+from lilliput.encode.prepare import prepare
 from lilliput.encode.qdq import Encoding, Integers, write_qdq
+from lilliput.graph import Graph
 from lilliput.onnx_io import read_model, write_model
 
 RANGE = 8.0
@@ -32,7 +32,7 @@ def coarse_int8(source: Path, path: Path) -> Path:
     Raises:
         Refused: no layer of it would run in int8.
     """
-    graph = Graph(prepare(read_model(source)).model)
+    graph = Graph.of(prepare(read_model(source)).model)
     placement = place(graph)
     affine = Affine.of_range(-RANGE, RANGE)
     weights = {}

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lilliput.data.dataset import Array
 from lilliput.encode.execute import Execution, Feeds
-from lilliput.encode.graph import Array, Graph, Layer, attributes
 from lilliput.encode.integers import to_rows
-from lilliput.encode.shapes import channel_counts
+from lilliput.encode.layers import Layer, layers_of
+from lilliput.graph import Graph, attributes
+from lilliput.graph.affine import scaled
+from lilliput.graph.shapes import inferred_shapes
 
 if TYPE_CHECKING:
     import onnx
@@ -39,13 +42,13 @@ class Coupling:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.counts = channel_counts(graph)
+        self.counts = _channel_counts(graph)
         self.ids: dict[str, Array] = {}
         self.parent: list[int] = []
         self.frozen: set[int] = set()
-        for name in graph.inputs:
+        for name in graph.input_names:
             self._freeze(self._fresh(name))
-        for node in graph.model.graph.node:
+        for node in graph.nodes:
             self._visit(node)
         for name in graph.pinned:
             if name in self.ids:
@@ -84,7 +87,7 @@ class Coupling:
         if known is not None and self._passes(node, op, inputs, outputs, known):
             return
         if op in ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"):
-            weighted = all(self.graph.constant(i) is not None for i in inputs[1:] if i)
+            weighted = all(self.graph.constants.get(i) is not None for i in inputs[1:] if i)
             if op in ("ConvTranspose", "MatMul", "BatchNormalization") or not weighted:
                 self._freeze_inputs(inputs)
             made = self._fresh(outputs[0])
@@ -133,15 +136,15 @@ class Coupling:
         return np.concatenate(parts) if whole else None
 
     def _slice(self, _: onnx.NodeProto, inputs: list[str], known: Array) -> Array | None:
-        axes = self.graph.constant(inputs[3]) if len(inputs) > 3 else None
+        axes = self.graph.constants.get(inputs[3]) if len(inputs) > 3 else None
         return None if axes is None or 1 in axes or (axes < 0).any() else known
 
     def _flatten(self, node: onnx.NodeProto, _: list[str], known: Array) -> Array | None:
         return known if self.counts.get(node.output[0]) == len(known) else None
 
     def _pad(self, node: onnx.NodeProto, inputs: list[str], known: Array) -> Array | None:
-        pads = self.graph.constant(inputs[1]) if len(inputs) > 1 else None
-        fill = self.graph.constant(inputs[2]) if len(inputs) > 2 and inputs[2] else np.zeros(1)
+        pads = self.graph.constants.get(inputs[1]) if len(inputs) > 1 else None
+        fill = self.graph.constants.get(inputs[2]) if len(inputs) > 2 and inputs[2] else np.zeros(1)
         if pads is None or fill is None or fill.any() or len(pads) < 4 or (pads < 0).any():
             return None
         before, after = int(pads[1]), int(pads[len(pads) // 2 + 1])
@@ -161,7 +164,7 @@ class Coupling:
 
     def _share_weights(self) -> None:
         users: dict[str, Layer] = {}
-        for layer in self.graph.layers():
+        for layer in layers_of(self.graph):
             if layer.op in ("Conv", "Gemm"):
                 first = users.setdefault(layer.weight, layer)
                 for a, b in ((first.input, layer.input), (first.output, layer.output)):
@@ -174,7 +177,7 @@ def channel_ranges(
 ) -> dict[str, Array]:
     """{tensor: (C,)} the largest magnitude of each channel, averaged over batches."""
     names = list(tensors)
-    execution = Execution(graph.model, names, threads=threads)
+    execution = Execution(graph.model(), names, threads=threads)
     sums: dict[str, Array] = {}
     count = 0
     for values in execution.over(feeds):
@@ -213,7 +216,7 @@ def equalizing_scales(
     held: dict[int, list[float]] = {}
     for tensor, sizes in ranges.items():
         _wish(coupling, tensor, sizes, wanted)
-    for layer in graph.layers():
+    for layer in layers_of(graph):
         if layer.op in ("Conv", "Gemm"):
             _wish(coupling, layer.input, column_sizes(graph, layer), held)
     most = np.log(MOST)
@@ -236,7 +239,7 @@ def _wish(coupling: Coupling, tensor: str, sizes: Array, into: dict[int, list[fl
 
 def equalize(graph: Graph, factors: Mapping[int, float], coupling: Coupling) -> Graph:
     """The same function with every coupled channel multiplied by its factor inside the graph."""
-    scaled = Graph(graph.model)
+    after = graph.copy()
     done: set[str] = set()
 
     def factor_of(tensor: str) -> Array | None:
@@ -244,26 +247,25 @@ def equalize(graph: Graph, factors: Mapping[int, float], coupling: Coupling) -> 
             return None
         return np.array([factors.get(int(g), 1.0) for g in coupling.groups(tensor)])
 
-    for layer in graph.layers():
+    for layer in layers_of(graph):
         ins, outs = factor_of(layer.input), factor_of(layer.output)
         if layer.op not in ("Conv", "Gemm"):
             continue
         if layer.weight not in done:
             done.add(layer.weight)
-            weight = graph.weights(layer.weight)
-            scaled.set_constant(layer.weight, _rescaled(weight, layer, ins, outs))
+            after.constants[layer.weight] = _rescaled(graph, layer, ins=ins, outs=outs)
         if layer.bias and layer.bias not in done and outs is not None and len(outs):
             done.add(layer.bias)
             bias = graph.weights(layer.bias)
-            scaled.set_constant(layer.bias, (bias * outs).astype(bias.dtype))
-    for node in graph.model.graph.node:
+            after.constants[layer.bias] = (bias * outs).astype(bias.dtype)
+    for node in graph.nodes:
         outs = factor_of(node.output[0]) if node.op_type == "BatchNormalization" else None
         if outs is None or not len(outs):
             continue
         for name in node.input[1:3]:
             value = graph.weights(name)
-            scaled.set_constant(name, (value * outs).astype(value.dtype))
-    return scaled
+            after.constants[name] = (value * outs).astype(value.dtype)
+    return after
 
 
 def equalized(
@@ -293,26 +295,24 @@ def scale_float_inputs(
     (a batch norm, which runtimes fold into their layouts), and the layer's weights undo it. It
     is for layers whose input float operators make anyhow: elsewhere it would break int8 apart.
     """
-    scaled = Graph(graph.model)
+    after = graph.copy()
     for layer in layers:
         sizes = ranges.get(layer.input)
-        if layer.op != "Conv" or sizes is None or layer.input in graph.inputs:
+        if layer.op != "Conv" or sizes is None or layer.input in graph.input_names:
             continue
-        if len(graph.consumers[layer.weight]) > 1 or not sizes.size or sizes.max() <= 0:
+        if len(graph.readers[layer.weight]) > 1 or not sizes.size or sizes.max() <= 0:
             continue
         held = column_sizes(graph, layer)
         want = np.log(sizes.max() / np.maximum(sizes, sizes.max() / MOST))
         have = np.log(held.max() / np.maximum(held, held.max() / MOST))
         factors = np.exp(strength * (want - have))
-        _insert_scale(scaled, layer, factors)
-        weight = graph.weights(layer.weight)
-        scaled.set_constant(layer.weight, _rescaled(weight, layer, factors, None))
-    scaled.reindex()
-    return scaled
+        _insert_scale(after, layer, factors)
+        after.constants[layer.weight] = _rescaled(graph, layer, ins=factors)
+    return after
 
 
 def _insert_scale(graph: Graph, layer: Layer, factors: Array) -> None:
-    import onnx
+    from onnx import helper
 
     result = graph.fresh(f"{layer.input}_scaled_for_{layer.path}")
     count = len(factors)
@@ -321,29 +321,33 @@ def _insert_scale(graph: Graph, layer: Layer, factors: Array) -> None:
     names = []
     for part, value in values.items():
         names.append(graph.fresh(f"{result}_{part}"))
-        graph.set_constant(names[-1], value.astype(np.float32))
-    norm = onnx.helper.make_node(
+        graph.constants[names[-1]] = value.astype(np.float32)
+    norm = helper.make_node(
         "BatchNormalization", [layer.input, *names], [result], name=f"{result}_norm", epsilon=0.0
     )
-    node = graph.nodes[layer.node]
-    position = list(graph.model.graph.node).index(node)
+    node = graph.named[layer.node]
     node.input[0] = result
-    graph.model.graph.node.insert(position, norm)
-    graph.reindex()
+    graph.insert(norm, node)
 
 
-def _rescaled(weight: Array, layer: Layer, ins: Array | None, outs: Array | None) -> Array:
-    """The weight times its outputs' factors, over its inputs' factors."""
-    wide = weight.astype(np.float64)
-    if outs is not None and len(outs) == weight.shape[layer.axis]:
-        shape = [1] * weight.ndim
-        shape[layer.axis] = -1
-        wide = wide * outs.reshape(shape)
-    if ins is not None and len(ins):
-        if layer.op == "Conv":
-            per_group = ins.reshape(layer.groups, -1)
-            rows = np.repeat(np.arange(layer.groups), weight.shape[0] // layer.groups)
-            wide = wide / per_group[rows].reshape(len(rows), -1, *([1] * (weight.ndim - 2)))
-        elif len(ins) == weight.shape[1 - layer.axis]:
-            wide = wide / (ins[None, :] if layer.axis == 0 else ins[:, None])
+def _rescaled(
+    graph: Graph, layer: Layer, *, ins: Array | None = None, outs: Array | None = None
+) -> Array:
+    """The layer's weight times its outputs' factors, over its inputs' factors."""
+    weight = graph.weights(layer.weight)
+    wide = scaled(
+        weight,
+        graph.named[layer.node],
+        outs=outs if outs is not None and len(outs) else None,
+        ins=1.0 / ins if ins is not None and len(ins) else None,
+    )
     return wide.astype(weight.dtype)
+
+
+def _channel_counts(graph: Graph) -> dict[str, int]:
+    """{tensor: size of axis 1} of the tensors with two or more axes whose size is known."""
+    return {
+        name: shape[1]
+        for name, shape in inferred_shapes(graph).items()
+        if len(shape) >= 2 and isinstance(shape[1], int)
+    }

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lilliput.encode.graph import Array, Graph
+from lilliput.data.dataset import Array
 from lilliput.errors import LilliputError, Refused
+from lilliput.graph import Graph
 from lilliput.runtimes.quiet import quiet_telemetry
 
 if TYPE_CHECKING:
@@ -28,29 +29,21 @@ class Execution:
     def __init__(
         self, model: onnx.ModelProto, show: Sequence[str] = (), *, threads: int = 1
     ) -> None:
-        import onnx
+        from onnx import helper
 
         quiet_telemetry()
         import onnxruntime
 
-        graph = Graph(model)
-        self.inputs = graph.inputs
-        shown = tuple(dict.fromkeys(show or graph.outputs))
+        graph = Graph.of(model)
+        self.inputs = graph.input_names
+        shown = tuple(dict.fromkeys(show or graph.output_names))
         self._given = {name: self.inputs.index(name) for name in shown if name in self.inputs}
         self._asked = [name for name in shown if name not in self._given]
         self.shown = shown
         if show:
-            copy = onnx.ModelProto()
-            copy.CopyFrom(model)
-            del copy.graph.output[:]
-            for name in self._asked:
-                value = onnx.helper.make_empty_tensor_value_info(name)
-                copy.graph.output.append(value)
-            reduced = Graph(copy)
-            if self._asked:
-                reduced.prune()
-            model = reduced.model
-        model = _unshared(model)
+            graph.outputs = [helper.make_empty_tensor_value_info(name) for name in self._asked]
+            graph.prune()
+        _unshare(graph)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -61,7 +54,7 @@ class Execution:
         if self._asked:
             try:
                 self._session = onnxruntime.InferenceSession(
-                    model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                    graph.model().SerializeToString(), options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:  # the library raises a dozen private types
                 raise Refused(
@@ -91,25 +84,19 @@ class Execution:
             yield self.run(batch)
 
 
-def _unshared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with a copy of an int8 weight for each of its readers.
+def _unshare(graph: Graph) -> None:
+    """Give each reader of an int8 weight a copy of its own.
 
     The exact-sums switch rewrites weights in place, and ORT 1.32 stumbles over one that several
     layers share.
     """
-    import onnx
-
-    int8 = [t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
-    graph = Graph(model)
-    shared = [name for name in int8 if len(graph.consumers.get(name, [])) > 1]
-    for name in shared:
-        for number, node in enumerate(graph.consumers[name][1:]):
+    for name in [name for name, value in graph.constants.items() if value.dtype == np.int8]:
+        for number, node in enumerate(graph.readers.get(name, [])[1:]):
             copy = graph.fresh(f"{name}_{number}")
-            graph.set_constant(copy, graph.weights(name))
+            graph.constants[copy] = graph.constants[name]
             for position, source in enumerate(node.input):
                 if source == name:
                     node.input[position] = copy
-    return graph.model if shared else model
 
 
 def relative_error(ours: Execution, reference: Execution, feeds: Feeds) -> float:

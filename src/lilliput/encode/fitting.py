@@ -12,14 +12,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from lilliput.data.dataset import Array
 from lilliput.encode.execute import Feeds
 from lilliput.encode.frontier import Frontier
-from lilliput.encode.graph import Array, Graph, Layer
 from lilliput.encode.integers import from_rows, to_rows
+from lilliput.encode.layers import Layer
 from lilliput.encode.moments import Moments, patches
 from lilliput.encode.placement import FLAT_BELOW, Placement
 from lilliput.encode.qdq import Encoding, Integers, bias_of, write_qdq
 from lilliput.encode.rounding import Grid, best_target, objective, optimize
+from lilliput.graph import Graph
 
 LEAST_WEIGHT = 0.1
 """What a place counts for in fitting at which every channel's activation is flat."""
@@ -120,7 +122,7 @@ class _Pair:
 
     def patches(self, encoding: Encoding, layer: Layer) -> Iterator[tuple[Array, Array]]:
         """Patches of the layer's input, float and int8, batch by batch, of the same places."""
-        self.exact.advance(self.graph.model, layer.input)
+        self.exact.advance(self.graph.model(), layer.input)
         self.ours.advance(write_qdq(self.graph, self.placement, encoding), layer.input)
         affine = encoding.activations[self.placement.tensors[layer.input]]
         both = zip(self.exact.values(layer.input), self.ours.values(layer.input), strict=True)
@@ -175,7 +177,7 @@ class _Pair:
 
 def flat_below(graph: Graph, layer: Layer) -> float:
     """The output below which the activation after the layer hides any error; -inf if none does."""
-    reader = graph.sole_consumer(layer.output)
+    reader = graph.sole_reader(layer.output)
     if reader is None:
         return -np.inf
     return {"Relu": 0.0, **FLAT_BELOW}.get(reader.op_type, -np.inf)

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lilliput.data.dataset import Array
 from lilliput.encode.execute import Execution, Feeds
-from lilliput.encode.graph import Array, Graph, Layer
+from lilliput.encode.layers import Layer
+from lilliput.graph import Graph
+from lilliput.graph.model import needs
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +34,7 @@ class Frontier:
         self, graph: Graph, layers: Sequence[Layer], feeds: Feeds, *, threads: int
     ) -> None:
         self.feeds, self.threads = feeds, threads
-        self.inputs = graph.inputs
+        self.inputs = graph.input_names
         self.last_use = _last_uses(graph, layers)
         self._folder = tempfile.TemporaryDirectory(prefix="lilliput-fit-")
         self._stored: dict[str, int] = {}
@@ -44,7 +47,7 @@ class Frontier:
         """Compute `tensor` of the model for every batch, from what is stored."""
         if tensor in self._stored or tensor in self.inputs:
             return
-        part, starts = _piece(Graph(model), tensor, [*self._stored, *self.inputs])
+        part, starts = _piece(Graph.of(model), tensor, [*self._stored, *self.inputs])
         execution = Execution(part, [tensor], threads=self.threads)
         self._count += 1
         self._batches = 0
@@ -92,41 +95,35 @@ def _walk(graph: Graph, tensor: str, stops: Sequence[str]) -> tuple[list[str], l
     while waiting:
         name = waiting.pop()
         maker = graph.producers.get(name)
-        if name in seen or not name:
+        if name in seen:
             continue
         seen.add(name)
         if name in halts and name != tensor:
             starts.append(name)
         elif maker is not None:
             nodes.append(maker.name)
-            waiting.extend(maker.input)
+            waiting.extend(needs(maker))
     return nodes, starts
 
 
 def _piece(graph: Graph, tensor: str, stops: Sequence[str]) -> tuple[onnx.ModelProto, list[str]]:
-    import onnx
+    from onnx import TensorProto, helper
 
     nodes, starts = _walk(graph, tensor, stops)
-    part = onnx.ModelProto()
-    part.CopyFrom(graph.model)
-    del part.graph.input[:]
-    kinds = {value.name: value for value in graph.model.graph.input}
-    for name in starts:
-        fresh = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        part.graph.input.append(kinds.get(name, fresh))
-    wanted = set(nodes)
-    kept = [node for node in graph.model.graph.node if node.name in wanted]
-    del part.graph.node[:]
-    part.graph.node.extend(kept)
-    del part.graph.output[:]
-    part.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
-    return part, starts
+    kinds = {value.name: value for value in graph.inputs}
+    graph.inputs = [
+        kinds.get(name) or helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in starts
+    ]
+    graph.nodes = [node for node in graph.nodes if node.name in set(nodes)]
+    graph.outputs = [helper.make_empty_tensor_value_info(tensor)]
+    return graph.model(), starts
 
 
 def _last_uses(graph: Graph, layers: Sequence[Layer]) -> dict[str, int]:
     """{layer input: index of the last layer whose piece starts from it or that reads it}."""
     last: dict[str, int] = {}
-    known: list[str] = list(graph.inputs)
+    known: list[str] = list(graph.input_names)
     for index, layer in enumerate(layers):
         if layer.input not in known:
             for start in _walk(graph, layer.input, known)[1]:

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 from lilliput.encode.equalize import channel_ranges, equalized, scale_float_inputs
 from lilliput.encode.execute import Execution, Feeds, chain, head, relative_error
 from lilliput.encode.fitting import correct_biases, fit_weights, nearest_weights
-from lilliput.encode.fold import prepare
-from lilliput.encode.graph import Graph, Layer, match_layers
+from lilliput.encode.layers import Layer, layers_of, match_layers
 from lilliput.encode.outcome import Outcome, Rung, Settings, State
 from lilliput.encode.pixels import expose_pixels, pixel_grid
 from lilliput.encode.placement import float_fed, place, useful_limits
+from lilliput.encode.prepare import prepare
 from lilliput.encode.qdq import Encoding
 from lilliput.encode.ranges import METHODS, Method, affine_of, observe
 from lilliput.encode.sensitivity import layer_sensitivities
+from lilliput.graph import Graph
 
 if TYPE_CHECKING:
     import onnx
@@ -65,8 +66,8 @@ class Ladder:
             LilliputError: an exclusion that matches no layer.
         """
         prepared = prepare(model)
-        self.graph = Graph(prepared.model)
-        self.reference = Execution(self.graph.model, threads=self.settings.threads)
+        self.graph = Graph.of(prepared.model)
+        self.reference = Execution(self.graph.model(), threads=self.settings.threads)
         self.notes = list(prepared.notes)
         self.against = chain(self.fit, self.judge)
         self.best, self.error, self.lost = self._first()
@@ -107,7 +108,7 @@ class Ladder:
 
     def _first(self) -> tuple[State, float, float | None]:
         begun = time.perf_counter()
-        excluded = match_layers(self.graph.layers(), self.settings.exclude)
+        excluded = match_layers(layers_of(self.graph), self.settings.exclude)
         floats = dict.fromkeys(sorted(excluded), "excluded")
         method: Method = "minmax" if self.settings.ranges == "auto" else self.settings.ranges
         state = self._plain(self.graph, floats, method)
@@ -120,7 +121,7 @@ class Ladder:
     def _pixels(self) -> None:
         begun = time.perf_counter()
         found = expose_pixels(self.best.graph, self.settings.preprocessing)
-        if found is None or not set(self.best.graph.inputs) & set(self.best.placement.tensors):
+        if found is None or not set(self.best.graph.input_names) & set(self.best.placement.tensors):
             return
         graph, pixels = found
         method: Method = "minmax" if self.settings.ranges == "auto" else self.settings.ranges
@@ -247,7 +248,7 @@ class Ladder:
             layer
             for layer in state.placement.layers
             if layer.op == "Conv"
-            and layer.input in state.graph.inputs
+            and layer.input in state.graph.input_names
             and state.graph.weights(layer.weight).shape[1] <= FEW_CHANNELS
         ]
         return self._if_faster(state, first, "first layer", method)
@@ -334,5 +335,5 @@ def _ranged(state: State, method: Method) -> State:
 
 def _floats_of(state: State) -> dict[str, str]:
     """{node: reason} of the layers that the state leaves in float by choice."""
-    nodes = {layer.path: layer.node for layer in state.graph.layers()}
+    nodes = {layer.path: layer.node for layer in layers_of(state.graph)}
     return {nodes[path]: why for path, why in state.placement.skipped.items() if path in nodes}

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from lilliput.encode.graph import Array, Graph, Layer, attributes
+from lilliput.data.dataset import Array
+from lilliput.encode.layers import Layer
+from lilliput.graph import Graph, attributes
 
 PATCHES_PER_EXAMPLE = 96
 """Places looked at in each example; with 200 examples some 30 patches per unknown of a row."""
@@ -101,7 +103,7 @@ def patches(
 
 def conv_windows(graph: Graph, layer: Layer, values: Array, fill: float = 0.0) -> Array:
     """A view (N, C, OH, OW, kh, kw) of every window of a two-dimensional convolution."""
-    node = graph.nodes[layer.node]
+    node = graph.named[layer.node]
     high, wide = graph.weights(layer.weight).shape[2:]
     return windows_of(values, (high, wide), attributes(node), fill)
 

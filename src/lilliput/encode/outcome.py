@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from lilliput.encode.graph import Graph, Layer
+from lilliput.encode.layers import Layer
 from lilliput.encode.placement import Placement
 from lilliput.encode.qdq import Encoding, write_qdq
 from lilliput.encode.ranges import Histogram
 from lilliput.encode.rounding import Grid
+from lilliput.graph import Graph
 from lilliput.preprocessing import Preprocessing
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lilliput.encode.graph import Graph, attributes
 from lilliput.encode.integers import UNSIGNED_MAX, Affine
+from lilliput.graph import Graph, attributes
 from lilliput.preprocessing import Preprocessing
 
 
@@ -27,11 +27,11 @@ def expose_pixels(graph: Graph, preprocessing: Preprocessing | None) -> tuple[Gr
     mean, std = _per_colour(preprocessing)
     if np.ptp(mean) == 0 and np.ptp(std) == 0:
         return None
-    readers = graph.consumers.get(graph.inputs[0], [])
+    readers = graph.readers.get(graph.input_names[0], [])
     conv = readers[0] if len(readers) == 1 else None
     if conv is None or conv.op_type != "Conv" or int(attributes(conv).get("group", 1)) != 1:
         return None
-    weight = graph.constant(conv.input[1])
+    weight = graph.constants.get(conv.input[1])
     if weight is None or weight.ndim != 4 or weight.shape[1] != len(mean):
         return None
     return _rewritten(graph, conv.name, mean, std, preprocessing.scale)
@@ -53,20 +53,20 @@ def _rewritten(
 ) -> tuple[Graph, str]:
     import onnx
 
-    changed = Graph(graph.model)
-    node = changed.nodes[conv]
-    source = changed.inputs[0]
+    changed = graph.copy()
+    node = changed.named[conv]
+    source = changed.input_names[0]
     weight = changed.weights(node.input[1]).astype(np.float64)
     # x = pixel * scale / std - mean / std, and the last channel is 255 wherever there is a pixel.
     colours = weight * (scale / std)[None, :, None, None]
     inside = -(weight * (mean / std)[None, :, None, None]).sum(1, keepdims=True) / UNSIGNED_MAX
     names = {part: changed.fresh(f"{source}_{part}") for part in ("gain", "shift", "pads", "full")}
     wide = changed.fresh(f"{node.input[1]}_pixels")
-    changed.set_constant(wide, np.concatenate([colours, inside], axis=1).astype(np.float32))
-    changed.set_constant(names["gain"], (std / scale).reshape(1, -1, 1, 1).astype(np.float32))
-    changed.set_constant(names["shift"], (mean / scale).reshape(1, -1, 1, 1).astype(np.float32))
-    changed.set_constant(names["pads"], np.array([0, 0, 0, 0, 0, 1, 0, 0], np.int64))
-    changed.set_constant(names["full"], np.array(UNSIGNED_MAX, np.float32))
+    changed.constants[wide] = np.concatenate([colours, inside], axis=1).astype(np.float32)
+    changed.constants[names["gain"]] = (std / scale).reshape(1, -1, 1, 1).astype(np.float32)
+    changed.constants[names["shift"]] = (mean / scale).reshape(1, -1, 1, 1).astype(np.float32)
+    changed.constants[names["pads"]] = np.array([0, 0, 0, 0, 0, 1, 0, 0], np.int64)
+    changed.constants[names["full"]] = np.array(UNSIGNED_MAX, np.float32)
     scaled, moved = changed.fresh(f"{source}_scaled"), changed.fresh(f"{source}_moved")
     pixels = changed.fresh(f"{source}_pixels")
     steps = (
@@ -76,8 +76,7 @@ def _rewritten(
     )
     for position, (op, inputs, output) in enumerate(steps):
         made = onnx.helper.make_node(op, inputs, [output], name=f"{output}_{op}")
-        changed.model.graph.node.insert(position, made)
+        changed.nodes.insert(position, made)
     node.input[0], node.input[1] = pixels, wide
-    changed.reindex()
     changed.prune()
     return changed, pixels

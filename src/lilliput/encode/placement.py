@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lilliput.encode.graph import Graph, Layer, attributes
+from lilliput.encode.layers import Layer, layers_of
+from lilliput.graph import Graph, attributes
 
 if TYPE_CHECKING:
     import onnx
@@ -78,16 +79,16 @@ def place(graph: Graph, floats: Mapping[str, str] | None = None) -> Placement:
     left = dict(floats or {})
     skipped: dict[str, str] = {}
     layers: list[Layer] = []
-    for layer in graph.layers():
+    for layer in layers_of(graph):
         reason = left.get(layer.node) or _obstacle(graph, layer)
         if reason:
             skipped[layer.path] = reason
         else:
             layers.append(layer)
     int8 = {layer.node for layer in layers}
-    int8 |= {n.name for n in graph.model.graph.node if _supported(graph, n) and n.name not in left}
+    int8 |= {n.name for n in graph.nodes if _supported(graph, n) and n.name not in left}
     _settle(graph, int8)
-    merged = {name: act for name in int8 if (act := _mergeable(graph, graph.nodes[name]))}
+    merged = {name: act for name in int8 if (act := _mergeable(graph, graph.named[name]))}
     int8 -= set(merged.values())
     return Placement(
         int8=frozenset(int8),
@@ -101,21 +102,21 @@ def place(graph: Graph, floats: Mapping[str, str] | None = None) -> Placement:
 def result(graph: Graph, merged: Mapping[str, str], node: onnx.NodeProto) -> str:
     """The tensor that holds the node's quantized result: its own, or its activation's."""
     activation = merged.get(node.name)
-    return str((graph.nodes[activation] if activation else node).output[0])
+    return str((graph.named[activation] if activation else node).output[0])
 
 
 def data_inputs(graph: Graph, node: onnx.NodeProto) -> list[str]:
     """The inputs that carry activations: no weights, no shapes, no other constants."""
     if node.op_type in MOVES or node.op_type in INT8_WEIGHTED:
         return [str(node.input[0])]
-    return [str(name) for name in node.input if name and name not in graph.initializers]
+    return [str(name) for name in node.input if name and name not in graph.constants]
 
 
 def _obstacle(graph: Graph, layer: Layer) -> str | None:
     """Why a weighted layer cannot run in int8; None when it can."""
     if layer.op not in INT8_WEIGHTED:
         return f"ONNX Runtime has no int8 {layer.op}"
-    node, weight = graph.nodes[layer.node], graph.weights(layer.weight)
+    node, weight = graph.named[layer.node], graph.weights(layer.weight)
     facts = attributes(node)
     if layer.op == "Conv" and weight.ndim != 4:
         return f"only two-dimensional convolutions, this has {weight.ndim - 2} dimensions"
@@ -125,9 +126,9 @@ def _obstacle(graph: Graph, layer: Layer) -> str | None:
         return "Gemm with alpha, beta or transA"
     if layer.op == "MatMul" and weight.ndim != 2:
         return "batched weights"
-    if layer.bias and graph.constant(layer.bias) is None:
+    if layer.bias and graph.constants.get(layer.bias) is None:
         return "its bias is computed"
-    if layer.input in graph.initializers:
+    if layer.input in graph.constants:
         return "its input is constant"
     return None
 
@@ -139,14 +140,14 @@ def _supported(graph: Graph, node: onnx.NodeProto) -> bool:
     if node.op_type == "Resize":
         return bool(facts.get("mode", b"nearest") == b"nearest")
     if node.op_type == "Pad":
-        fill = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        fill = graph.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         return fill is None or not bool(fill.any())
     if node.op_type == "MaxPool" and len(node.output) > 1:
         return False
-    if node.op_type == "Gather" and node.input[0] in graph.initializers:
+    if node.op_type == "Gather" and node.input[0] in graph.constants:
         return False
     if node.op_type in ("Add", "Mul", "Concat"):
-        return all(name not in graph.initializers for name in node.input)
+        return all(name not in graph.constants for name in node.input)
     return node.op_type in MOVES or node.op_type in COMPUTES
 
 
@@ -156,13 +157,13 @@ def _settle(graph: Graph, int8: set[str]) -> None:
     An operator whose input a float node makes would cost a conversion and a rounding, and win
     nothing: it stays float.
     """
-    weighted = {name for name in int8 if graph.nodes[name].op_type in INT8_WEIGHTED}
+    weighted = {name for name in int8 if graph.named[name].op_type in INT8_WEIGHTED}
     changed = True
     while changed:
         changed = False
         available = _available(graph, int8, weighted)
         for name in sorted(int8 - weighted):
-            inputs = data_inputs(graph, graph.nodes[name])
+            inputs = data_inputs(graph, graph.named[name])
             if not inputs or any(i not in available for i in inputs):
                 int8.discard(name)
                 changed = True
@@ -170,15 +171,15 @@ def _settle(graph: Graph, int8: set[str]) -> None:
 
 def _available(graph: Graph, int8: set[str], weighted: set[str]) -> set[str]:
     """Tensors that exist in int8 without an extra conversion."""
-    found = {str(graph.nodes[name].input[0]) for name in weighted}
-    for node in graph.model.graph.node:
+    found = {str(graph.named[name].input[0]) for name in weighted}
+    for node in graph.nodes:
         if node.name in int8:
             if node.op_type in MOVES and node.input[0] not in found and node.name not in weighted:
                 continue
             found.update(node.output)
             activation = _mergeable(graph, node)
             if activation:
-                found.update(graph.nodes[activation].output)
+                found.update(graph.named[activation].output)
     return found
 
 
@@ -186,7 +187,7 @@ def _mergeable(graph: Graph, node: onnx.NodeProto) -> str | None:
     """The Relu or Clip after the node that an unsigned quantized output makes redundant."""
     if node.op_type in MOVES or node.op_type in ("Concat", "Sigmoid", "LeakyRelu", "Resize"):
         return None
-    activation = graph.sole_consumer(node.output[0])
+    activation = graph.sole_reader(node.output[0])
     if activation is None or activation.domain not in ("", "ai.onnx"):
         return None
     if activation.op_type == "Relu":
@@ -205,7 +206,7 @@ def clip_limits(graph: Graph, node: onnx.NodeProto) -> tuple[float | None, float
     limits: list[float | None] = []
     for position, default in ((1, float("-inf")), (2, float("inf"))):
         name = node.input[position] if len(node.input) > position else ""
-        value = graph.constant(name) if name else None
+        value = graph.constants.get(name) if name else None
         if name and value is None:
             limits.append(None)
         else:
@@ -215,9 +216,9 @@ def clip_limits(graph: Graph, node: onnx.NodeProto) -> tuple[float | None, float
 
 def float_fed(graph: Graph, placement: Placement) -> list[Layer]:
     """The int8 layers whose input a float operator makes."""
-    made = {name for node in placement.int8 for name in graph.nodes[node].output}
-    made |= {name for node in placement.merged.values() for name in graph.nodes[node].output}
-    known = made | set(graph.inputs)
+    made = {name for node in placement.int8 for name in graph.named[node].output}
+    made |= {name for node in placement.merged.values() for name in graph.named[node].output}
+    known = made | set(graph.input_names)
     return [layer for layer in placement.layers if layer.input not in known]
 
 
@@ -229,13 +230,13 @@ def useful_limits(graph: Graph, placement: Placement) -> dict[str, tuple[float, 
     """
     limits = dict.fromkeys(placement.representatives, (float("-inf"), float("inf")))
     for activation in placement.merged.values():
-        node = graph.nodes[activation]
+        node = graph.named[activation]
         low, high = clip_limits(graph, node)
         if node.output[0] in limits and low is not None and high is not None:
             limits[str(node.output[0])] = (low, high)
     sharing = list(placement.tensors.values())
     for name in placement.representatives:
-        reader = graph.sole_consumer(name)
+        reader = graph.sole_reader(name)
         if reader is not None and reader.op_type in FLAT_BELOW and sharing.count(name) == 1:
             low, high = limits[name]
             limits[name] = (max(low, FLAT_BELOW[reader.op_type]), high)
@@ -246,7 +247,7 @@ def _share(graph: Graph, int8: Iterable[str], merged: Mapping[str, str]) -> dict
     """{quantized tensor: representative}, following data-moving nodes back to their source."""
     chosen = set(int8)
     tensors: dict[str, str] = {}
-    for node in graph.model.graph.node:
+    for node in graph.nodes:
         if node.name not in chosen:
             continue
         inputs = data_inputs(graph, node)
@@ -266,4 +267,4 @@ def _share(graph: Graph, int8: Iterable[str], merged: Mapping[str, str]) -> dict
 
 
 def _read_in_int8(graph: Graph, int8: set[str], tensor: str) -> bool:
-    return any(reader.name in int8 for reader in graph.consumers.get(tensor, []))
+    return any(reader.name in int8 for reader in graph.readers.get(tensor, []))

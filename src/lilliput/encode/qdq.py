@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lilliput.encode.graph import Array, Graph, Layer
+from lilliput.data.dataset import Array
 from lilliput.encode.integers import Affine
+from lilliput.encode.layers import Layer
 from lilliput.encode.placement import Placement, data_inputs, result
 from lilliput.errors import Refused
+from lilliput.graph import Graph
 
 if TYPE_CHECKING:
     import onnx
@@ -72,7 +74,7 @@ def write_qdq(graph: Graph, placement: Placement, encoding: Encoding) -> onnx.Mo
             f"nothing to quantize: {placement.coverage}",
             hint="int8 helps networks with Conv, Gemm or MatMul layers; deploy this one in float",
         )
-    writer = _Writer(Graph(graph.model), placement, encoding)
+    writer = _Writer(graph.copy(), placement, encoding)
     return writer.write()
 
 
@@ -89,23 +91,19 @@ class _Writer:
         self.weights: dict[str, str] = {}
 
     def write(self) -> onnx.ModelProto:
-        for name in self.graph.inputs:
+        for name in self.graph.input_names:
             if name in self.placement.tensors:
                 self._quantize_float(name)
-        for node in list(self.graph.model.graph.node):
+        for node in self.graph.nodes:
             if node.name in self.dropped:
                 continue
             if node.name in self.placement.int8:
                 self._int8(node)
             else:
                 self._float(node)
-        graph = self.graph.model.graph
-        copies = [_copy(node) for node in self.nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
-        self.graph.reindex()
+        self.graph.nodes = self.nodes
         self.graph.prune()
-        return self.graph.model
+        return self.graph.model()
 
     def _float(self, node: onnx.NodeProto) -> None:
         self.nodes.append(node)
@@ -137,11 +135,11 @@ class _Writer:
 
     @property
     def dropped_outputs(self) -> set[str]:
-        return {self.graph.nodes[name].output[0] for name in self.dropped}
+        return {self.graph.named[name].output[0] for name in self.dropped}
 
     def _restore_activation(self, node: onnx.NodeProto, output: str) -> None:
         # The result stays float (a Gemm that only float nodes read): its Relu has work to do.
-        activation = self.graph.nodes[self.placement.merged[node.name]]
+        activation = self.graph.named[self.placement.merged[node.name]]
         node.output[0] = activation.input[0]
         self.nodes.append(activation)
         assert activation.output[0] == output
@@ -165,8 +163,8 @@ class _Writer:
         if root not in self.made:
             names = (self.graph.fresh(f"{root}_scale"), self.graph.fresh(f"{root}_zero_point"))
             self.made[root] = names
-            self.graph.set_constant(names[0], np.array(affine.scale, np.float32))
-            self.graph.set_constant(names[1], np.array(affine.zero_point, np.uint8))
+            self.graph.constants[names[0]] = np.array(affine.scale, np.float32)
+            self.graph.constants[names[1]] = np.array(affine.zero_point, np.uint8)
         return self.made[root]
 
     def _weigh(self, node: onnx.NodeProto, layer: Layer) -> None:
@@ -174,10 +172,10 @@ class _Writer:
         integers = self.encoding.weights[layer.weight]
         if layer.weight not in self.weights:
             stem = self.graph.fresh(f"{layer.weight}_quantized")
-            self.graph.set_constant(stem, integers.values)
-            self.graph.set_constant(f"{stem}_scale", integers.scales.astype(np.float32))
+            self.graph.constants[stem] = integers.values
+            self.graph.constants[f"{stem}_scale"] = integers.scales.astype(np.float32)
             zeros = np.zeros(len(integers.scales), np.int8)
-            self.graph.set_constant(f"{stem}_zero_point", zeros)
+            self.graph.constants[f"{stem}_zero_point"] = zeros
             self.weights[layer.weight] = stem
         stem = self.weights[layer.weight]
         target = self.graph.fresh(f"{node.name}_weight")
@@ -195,8 +193,8 @@ class _Writer:
         values = np.rint(bias / scale.astype(np.float64))
         stem = self.graph.fresh(f"{node.name}_bias_quantized")
         limit = np.iinfo(np.int32)
-        self.graph.set_constant(stem, np.clip(values, limit.min, limit.max).astype(np.int32))
-        self.graph.set_constant(f"{stem}_scale", scale)
+        self.graph.constants[stem] = np.clip(values, limit.min, limit.max).astype(np.int32)
+        self.graph.constants[f"{stem}_scale"] = scale
         target = self.graph.fresh(f"{node.name}_bias")
         self._node("DequantizeLinear", [stem, f"{stem}_scale"], target, axis=0)
         if len(node.input) > 2:
@@ -213,9 +211,3 @@ class _Writer:
 
         name = f"{output}_{op}"
         self.nodes.append(onnx.helper.make_node(op, inputs, [output], name=name, **facts))
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = type(node)()
-    copy.CopyFrom(node)
-    return copy

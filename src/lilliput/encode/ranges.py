@@ -14,10 +14,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lilliput.data.dataset import Array
 from lilliput.encode.execute import Execution, Feeds
-from lilliput.encode.graph import Array, Graph
 from lilliput.encode.integers import Affine
 from lilliput.errors import Refused
+from lilliput.graph import Graph
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "mse")
@@ -107,7 +108,7 @@ def observe(
 ) -> dict[str, Histogram]:
     """One pass over the calibration batches: {tensor: histogram of its float values}."""
     names = list(tensors)
-    execution = Execution(graph.model, names, threads=threads)
+    execution = Execution(graph.model(), names, threads=threads)
     histograms = {name: Histogram() for name in names}
     for values in execution.over(feeds):
         for name in names:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lilliput.encode.graph import Array
+from lilliput.data.dataset import Array
 from lilliput.encode.integers import row_scales, weight_limit
 from lilliput.encode.moments import Moments
 

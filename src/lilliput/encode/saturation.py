@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lilliput.data.dataset import Array
 from lilliput.encode.execute import Feeds
-from lilliput.encode.graph import Array, Graph, attributes
 from lilliput.encode.integers import to_rows
 from lilliput.encode.moments import windows_of
+from lilliput.graph import Graph, attributes
 from lilliput.meter.host import saturates
 from lilliput.runtimes.quiet import quiet_telemetry
 
@@ -83,7 +84,7 @@ class OldCpu:
     """
 
     def __init__(self, model: onnx.ModelProto, *, saturating: bool = True) -> None:
-        self.graph = Graph(model)
+        self.graph = Graph.of(model)
         self.saturating = saturating
         self._sessions: dict[str, Any] = {}
         self._integers = _integer_layers(self.graph)
@@ -92,10 +93,9 @@ class OldCpu:
 
     def run(self, batch: tuple[Array, ...]) -> list[Array]:
         """One batch, inputs in the order of the graph → the graph's outputs."""
-        values: dict[str, Array] = dict(zip(self.graph.inputs, batch, strict=True))
-        for name in self.graph.initializers:
-            values[name] = self.graph.weights(name)
-        for step, node in enumerate(self.graph.model.graph.node):
+        values: dict[str, Array] = dict(zip(self.graph.input_names, batch, strict=True))
+        values |= self.graph.constants
+        for step, node in enumerate(self.graph.nodes):
             if node.name in self._fused:
                 continue
             layer = self._integers.get(node.name)
@@ -105,7 +105,7 @@ class OldCpu:
                 values.update(self._plain(node, values))
             for name in self._needed.get(step, ()):
                 values.pop(name, None)
-        return [values[name] for name in self.graph.outputs]
+        return [values[name] for name in self.graph.output_names]
 
     def over(self, feeds: Feeds) -> list[Array]:
         """The first output of every batch."""
@@ -114,14 +114,15 @@ class OldCpu:
     def _last_uses(self) -> dict[int, list[str]]:
         """{step: tensors that nobody reads after it}."""
         last: dict[str, int] = {}
-        for step, node in enumerate(self.graph.model.graph.node):
+        for step, node in enumerate(self.graph.nodes):
             layer = self._integers.get(node.name)
             names = list(node.input) + ([layer.source] if layer else [])
             for name in names:
                 last[name] = step
         gone: dict[int, list[str]] = {}
+        kept = self.graph.constants.keys() | self.graph.pinned
         for name, step in last.items():
-            if name not in self.graph.initializers and name not in self.graph.pinned:
+            if name not in kept:
                 gone.setdefault(step, []).append(name)
         return gone
 
@@ -145,11 +146,11 @@ class OldCpu:
         return np.asarray(np.clip(steps, limits.min, limits.max), layer.output_type)
 
     def _plain(self, node: onnx.NodeProto, values: dict[str, Array]) -> dict[str, Array]:
-        if all(not name or name in self.graph.initializers for name in node.input) and (
+        if all(not name or name in self.graph.constants for name in node.input) and (
             node.op_type == "DequantizeLinear"
         ):
             # Weights of integer layers are taken as integers; computing them here is for the rest.
-            readers = self.graph.consumers.get(node.output[0], [])
+            readers = self.graph.readers.get(node.output[0], [])
             if readers and all(reader.name in self._integers for reader in readers):
                 return {}
         if node.name not in self._sessions:
@@ -182,7 +183,7 @@ class _IntegerLayer:
 
 def _integer_layers(graph: Graph) -> dict[str, _IntegerLayer]:
     found = {}
-    for node in graph.model.graph.node:
+    for node in graph.nodes:
         layer = _integer_layer(graph, node)
         if layer is not None:
             found[node.name] = layer
@@ -196,8 +197,8 @@ def _integer_layer(graph: Graph, node: onnx.NodeProto) -> _IntegerLayer | None:
     if any(s is None or s.op_type != "DequantizeLinear" for s in sources):
         return None
     data, weight = (s for s in sources if s is not None)
-    stored = graph.constant(weight.input[0])
-    if stored is None or graph.constant(data.input[1]) is None:
+    stored = graph.constants.get(weight.input[0])
+    if stored is None or graph.constants.get(data.input[1]) is None:
         return None
     facts = attributes(node)
     if node.op_type == "Conv" and stored.ndim != 4:
@@ -231,7 +232,7 @@ def _integer_layer(graph: Graph, node: onnx.NodeProto) -> _IntegerLayer | None:
 
 
 def _quantizer_after(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
-    reader = graph.sole_consumer(node.output[0])
+    reader = graph.sole_reader(node.output[0])
     return reader if reader is not None and reader.op_type == "QuantizeLinear" else None
 
 
@@ -318,8 +319,8 @@ def _session(graph: Graph, node: onnx.NodeProto, values: dict[str, Array]) -> An
     outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output]
     alone = onnx.helper.make_model(
         onnx.helper.make_graph([node], "one", inputs, outputs),
-        opset_imports=graph.model.opset_import,
-        ir_version=graph.model.ir_version,
+        opset_imports=graph.frame.opset_import,
+        ir_version=graph.frame.ir_version,
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

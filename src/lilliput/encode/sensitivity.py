@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lilliput.encode.execute import Execution, Feeds, relative_error
-from lilliput.encode.graph import Graph, Layer
+from lilliput.encode.layers import Layer
 from lilliput.encode.placement import place
 from lilliput.encode.qdq import Encoding, write_qdq
+from lilliput.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def layer_sensitivities(
         threads: Of the runtime.
         each: Wraps the loop (a progress bar).
     """
-    reference = Execution(graph.model, threads=threads)
+    reference = Execution(graph.model(), threads=threads)
     whole = place(graph)
     layers = [x for x in whole.layers if whole.tensors[x.input] in encoding.activations]
     # Alone, a layer may read a tensor that otherwise shares the scale of another.

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from onnx import NodeProto
 
-from lilliput.export.batchnorm import FOLDED
-from lilliput.export.graph import Graph
+from lilliput.graph import Graph
+from lilliput.graph.affine import VERSION
 
 ROLES = {
     "Conv": {1: "weight", 2: "bias"},
@@ -50,7 +50,7 @@ def _owner_of_weight(graph: Graph, node: NodeProto, keys: set[str], wrapper: str
     """The path of the module whose weight the node reads, if it is the network's own."""
     for position in ROLES.get(node.op_type, {}):
         name = node.input[position] if position < len(node.input) else ""
-        origin = name.split(FOLDED)[0].removeprefix(wrapper)
+        origin = name.split(VERSION)[0].removeprefix(wrapper)
         if name in graph.constants and origin in keys and not origin.endswith("bias"):
             return origin.rpartition(".")[0]
     return None

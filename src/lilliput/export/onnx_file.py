@@ -15,13 +15,7 @@ from torch import nn
 from lilliput.artifact import Artifact, ArtifactMetadata
 from lilliput.data.dataset import Array
 from lilliput.errors import LilliputError, Refused, VerificationFailed
-from lilliput.export.batchnorm import fold_batchnorm, fold_batchnorm_forward
-from lilliput.export.fold import fold_constants
-from lilliput.export.graph import Graph
 from lilliput.export.naming import set_names
-from lilliput.export.padding import padding_into_convolutions, shortcuts_as_convolutions
-from lilliput.export.shapes import settle_shapes
-from lilliput.export.tidy import drop_expands, drop_identities, merge_slices
 from lilliput.export.trace import (
     DYNAMO_OPSET,
     TORCHSCRIPT_OPSET,
@@ -33,6 +27,8 @@ from lilliput.export.trace import (
     lowest_opset,
 )
 from lilliput.export.verify import Deviation, Probe, deviation, make_probes, output_shapes
+from lilliput.graph import Graph
+from lilliput.graph.tidy import tidy
 from lilliput.network import Network
 from lilliput.onnx_io import set_metadata, strip, write_model
 
@@ -170,22 +166,11 @@ def _tidy(
             return True
         return bool(left.data_ptr() == right.data_ptr())
 
-    drop_identities(graph, shared)
-    if not graph.nested:
-        fold_constants(graph)
-        drop_expands(graph)
-        settle_shapes(graph)
-        fold_constants(graph)
-        merge_slices(graph)
-        shortcuts_as_convolutions(graph)
-        padding_into_convolutions(graph)
-        fold_batchnorm(graph)
-        fold_batchnorm_forward(graph)
-    graph.prune_unused()
+    tidy(graph, shared=shared)
     modules = [path for path, _ in module.named_modules()]
     set_names(graph, state, modules, WRAPPER)
-    tidied = graph.model(network.name)
-    tidied.functions.extend(model.functions)
+    tidied = graph.model()
+    tidied.graph.name = network.name
     tidied.producer_name = "lilliput"
     tidied.producer_version = _version()
     strip(tidied)

@@ -13,13 +13,14 @@ from lilliput.artifact import Artifact, ArtifactMetadata
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.encode.calibration import calibration_of
-from lilliput.encode.fold import prepare
-from lilliput.encode.graph import Graph, match_layers
 from lilliput.encode.ladder import Ladder
+from lilliput.encode.layers import layers_of, match_layers
 from lilliput.encode.outcome import Outcome, Rung, Settings
 from lilliput.encode.placement import place
+from lilliput.encode.prepare import prepare
 from lilliput.encode.saturation import saturates
 from lilliput.errors import LilliputError, Refused
+from lilliput.graph import Graph
 from lilliput.meter.candidates import Yardstick
 from lilliput.meter.coverage import coverage
 from lilliput.meter.host import cpu_flags, isa_class
@@ -88,8 +89,8 @@ class Quantize(Step):
             raise Refused(
                 f"{artifact.path.name!r} is quantized already", hint="give the float file"
             )
-        graph = Graph(prepare(model).model)
-        excluded = match_layers(graph.layers(), self.exclude)
+        graph = Graph.of(prepare(model).model)
+        excluded = match_layers(layers_of(graph), self.exclude)
         placement = place(graph, dict.fromkeys(excluded, "excluded"))
         if not placement.layers:
             raise Refused(

@@ -10,13 +10,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from onnx import NodeProto
 
 from lilliput.data.dataset import Array
-from lilliput.export.graph import Graph, attributes
+from lilliput.graph.model import Graph, attributes
+
+if TYPE_CHECKING:
+    from onnx import NodeProto, ValueInfoProto
 
 Size = int | str | None
 """A dimension: a number, a symbol that stands for the same number everywhere, or unknown."""
@@ -24,6 +26,9 @@ Size = int | str | None
 Vector = tuple[Size, ...]
 Operands = Sequence[Vector | None]
 Shapes = dict[str, Vector]
+
+INT64 = 7
+"""ONNX's number of the type that shapes have."""
 
 LARGE = 1024
 PASSES = 3
@@ -38,38 +43,43 @@ def settle_shapes(graph: Graph) -> None:
         shapes = inferred_shapes(graph)
         vectors = _shape_vectors(graph, shapes)
         changed = [_settle(graph, node, vectors, shapes) for node in graph.nodes]
-        graph.prune_unused()
+        graph.prune()
         if not any(changed):
             return
 
 
 def inferred_shapes(graph: Graph) -> Shapes:
     """What shape inference knows of every value; values that it knows nothing of are left out."""
+    shapes = {value.name: dims_of(value) for value in inferred_values(graph)}
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.frame.graph.initializer}
+    return shapes | {name: tuple(value.shape) for name, value in graph.constants.items()}
+
+
+def inferred_values(graph: Graph) -> list[ValueInfoProto]:
+    """Type and shape of every value that is no constant and whose rank follows from the inputs."""
+    from onnx import helper, shape_inference
+
     # Large constants only slow inference down; their shapes are what matters.
     large = {name: value for name, value in graph.constants.items() if value.size > LARGE}
     declared = [
-        onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
         )
         for name, value in large.items()
     ]
     small = {name: value for name, value in graph.constants.items() if name not in large}
     light = replace(graph, constants=small, inputs=[*graph.inputs, *declared])
-    done = onnx.shape_inference.infer_shapes(light.model(), data_prop=True)
-    values = (*done.graph.value_info, *done.graph.input, *done.graph.output)
-    found = {v.name: _dims(v) for v in values if v.type.tensor_type.HasField("shape")}
-    constant = {name: tuple(value.shape) for name, value in graph.constants.items()}
-    return found | constant
+    done = shape_inference.infer_shapes(light.model(), data_prop=True).graph
+    values = (*done.value_info, *done.input, *done.output)
+    return [v for v in values if v.type.tensor_type.HasField("shape")]
 
 
-def _dims(value: onnx.ValueInfoProto) -> Vector:
-    sizes: list[Size] = []
-    for dim in value.type.tensor_type.shape.dim:
-        if dim.HasField("dim_value"):
-            sizes.append(dim.dim_value)
-        else:
-            sizes.append(dim.dim_param or None)
-    return tuple(sizes)
+def dims_of(value: ValueInfoProto) -> Vector:
+    """The sizes of a declared value."""
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+        for dim in value.type.tensor_type.shape.dim
+    )
 
 
 def _shape_vectors(graph: Graph, shapes: Shapes) -> dict[str, Vector]:
@@ -97,7 +107,7 @@ def _part_of_shape(node: NodeProto, dims: Vector | None) -> Vector | None:
 
 
 def _same(node: NodeProto, operands: Operands) -> Vector | None:
-    whole = node.op_type != "Cast" or attributes(node)["to"] == onnx.TensorProto.INT64
+    whole = node.op_type != "Cast" or attributes(node)["to"] == INT64
     return operands[0] if whole else None
 
 

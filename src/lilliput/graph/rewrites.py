@@ -1,57 +1,66 @@
-"""Rewrites that leave a graph's function as it is and its node list shorter."""
+"""Nodes that can go: those that hand a value on, and those that another does as well."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import NodeProto, helper
 
 from lilliput.data.dataset import Array
-from lilliput.export.graph import Graph
+from lilliput.graph.constants import inert
+from lilliput.graph.model import Graph
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
 
 Shared = Callable[[str, str], bool]
 
 
-def drop_identities(graph: Graph, shared: Shared) -> None:
-    """Remove Identity nodes; an alias of a constant becomes a constant of its own unless shared.
+def drop_identities(graph: Graph, shared: Shared | None = None) -> None:
+    """Remove Identity nodes and Dropouts that drop nothing.
 
     Exporters store equal weights once and write the others as Identity of the first. Weights that
     are equal by chance must stay two, or whoever changes one later changes both: `shared(a, b)`
-    says whether the network itself uses one parameter under both names.
+    says whether the network itself uses one parameter under both names (None: always). An alias
+    of a shared constant is that constant, another becomes a constant of its own.
     """
     aliases: dict[str, str] = {}
     unneeded: list[NodeProto] = []
     for node in graph.nodes:
-        if node.op_type != "Identity":
+        if not _hands_on(graph, node) or node.output[0] in graph.output_names:
             continue
         source, name = aliases.get(node.input[0], node.input[0]), node.output[0]
-        if name in graph.output_names:
-            continue
         unneeded.append(node)
-        if source in graph.constants and not shared(source, name):
+        if source in graph.constants and not (shared is None or shared(source, name)):
             graph.constants[name] = graph.constants[source]
         else:
             aliases[name] = source
     graph.drop(unneeded)
     graph.rename(aliases)
-    _name_outputs_directly(graph)
+    for node in [n for n in graph.nodes if _hands_on(graph, n)]:
+        # An output that is an inner value by another name: the value takes that name itself.
+        source, name = node.input[0], node.output[0]
+        if source in graph.producers and source not in graph.output_names:
+            graph.drop([node])
+            graph.rename({source: name})
 
 
 def merge_slices(graph: Graph) -> None:
     """Two Slices in a row on different axes become one: one pass over memory instead of two."""
-    users, producers = graph.users(), graph.producers()
+    from onnx import helper
+
     merged = []
     for node in graph.nodes:
-        first = producers.get(node.input[0]) if node.op_type == "Slice" else None
+        first = graph.producers.get(node.input[0]) if node.op_type == "Slice" else None
         if first is None or first.op_type != "Slice":
             continue
-        if not graph.feeds_only(first.output[0], node, users):
+        if graph.sole_reader(first.output[0]) is None:
             continue
         ours, theirs = slice_bounds(graph, first), slice_bounds(graph, node)
         if ours is None or theirs is None or set(ours[2]) & set(theirs[2]):
             continue
-        names = [f"{node.output[0]}:slice{n}" for n in range(4)]
+        names = [graph.fresh(f"{node.output[0]}:slice{n}") for n in range(4)]
         for name, a, b in zip(names, ours, theirs, strict=True):
             graph.constants[name] = np.concatenate([a, b])
         joined = helper.make_node("Slice", [first.input[0], *names], node.output, name=node.name)
@@ -65,16 +74,15 @@ BROADCASTS = {"Add", "Sub", "Mul", "Div"}
 
 def drop_expands(graph: Graph) -> None:
     """`a * b.expand_as(a)` is `a * b`: arithmetic expands by itself, without copying first."""
-    users, producers = graph.users(), graph.producers()
     needless: list[NodeProto] = []
     aliases: dict[str, str] = {}
     for node in graph.nodes:
         if node.op_type != "Expand" or node.output[0] in graph.output_names:
             continue
-        shape = producers.get(node.input[1])
+        shape = graph.producers.get(node.input[1])
         if shape is None or shape.op_type != "Shape" or shape.attribute:
             continue
-        readers, whole = users.get(node.output[0], []), shape.input[0]
+        readers, whole = graph.readers.get(node.output[0], []), shape.input[0]
         if readers and all(r.op_type in BROADCASTS and whole in r.input for r in readers):
             aliases[node.output[0]] = node.input[0]
             needless.append(node)
@@ -93,15 +101,9 @@ def slice_bounds(graph: Graph, node: NodeProto) -> tuple[Array, Array, Array, Ar
     return None if (axes < 0).any() else (starts, ends, axes, steps)
 
 
-def _name_outputs_directly(graph: Graph) -> None:
-    """An output that is an Identity of an inner value becomes that value's own name."""
-    producers = graph.producers()
-    for node in list(graph.nodes):
-        if node.op_type != "Identity" or node.output[0] not in graph.output_names:
-            continue
-        source, name = node.input[0], node.output[0]
-        if source not in producers or source in graph.output_names:
-            continue
-        graph.drop([node])
-        graph.rename({source: name})
-        producers = graph.producers()
+def _hands_on(graph: Graph, node: NodeProto) -> bool:
+    if node.op_type != "Dropout":
+        return str(node.op_type) == "Identity"
+    masks = [name for name in node.output[1:] if name]
+    seen = any(name in graph.readers or name in graph.output_names for name in masks)
+    return not seen and inert(graph, node)
