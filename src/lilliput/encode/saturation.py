@@ -25,6 +25,7 @@ from lilliput.encode.integers import to_rows
 from lilliput.encode.moments import windows_of
 from lilliput.graph import Graph, attributes
 from lilliput.meter.host import saturates
+from lilliput.meter.saturation import HIGH, LOW, can_saturate, pair_products
 from lilliput.runtimes.quiet import quiet_telemetry
 
 if TYPE_CHECKING:
@@ -32,27 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OldCpu", "can_saturate", "pair_products", "saturates", "saturating_dot"]
 
-LOW, HIGH = -32768, 32767
 ROWS_AT_ONCE = 1 << 15
-
-
-def can_saturate(weights: Array, largest: int = 255) -> Array:
-    """(O, K) int8 weights → (O, ceil(K / 2)) bool: which pairs some input could overflow.
-
-    `largest` is the largest unsigned activation; the bound is exact.
-    """
-    pairs = pair_products(weights)
-    high = largest * np.maximum(pairs, 0).sum(-1)
-    low = largest * np.minimum(pairs, 0).sum(-1)
-    return np.asarray((high > HIGH) | (low < LOW))
-
-
-def pair_products(weights: Array) -> Array:
-    """(..., K) → (..., ceil(K / 2), 2) int32, an odd last one beside 0."""
-    wide = weights.astype(np.int32)
-    if wide.shape[-1] % 2:
-        wide = np.concatenate([wide, np.zeros((*wide.shape[:-1], 1), np.int32)], axis=-1)
-    return np.asarray(wide.reshape(*wide.shape[:-1], -1, 2))
 
 
 def saturating_dot(inputs: Array, weights: Array) -> Array:

@@ -153,6 +153,11 @@ class Graph:
         readers = self.readers.get(value, [])
         return readers[0] if len(readers) == 1 and value not in self.output_names else None
 
+    def dequantized(self, value: str) -> bool:
+        """Whether a value comes out of a DequantizeLinear: its reader is meant to be int8."""
+        maker = self.producers.get(value)
+        return maker is not None and maker.op_type == "DequantizeLinear"
+
     def weights(self, name: str) -> Array:
         """The constant `name`.
 

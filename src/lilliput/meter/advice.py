@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lilliput.data.dataset import Array
+from lilliput.graph import Graph
 from lilliput.meter.cost import Cost
+from lilliput.meter.explanation import Explanation
 from lilliput.meter.host import cpu_flags, saturates
+from lilliput.meter.saturation import can_saturate
 from lilliput.onnx_io import read_model
 from lilliput.target import Target
-
-if TYPE_CHECKING:
-    import onnx
-
-    from lilliput.meter.explain import Explanation
 
 
 def advise(found: Explanation, path: Path, target: Target, cost: Cost) -> Iterator[str]:
     """Sentences, the most useful first; none if nothing stands out."""
-    graph = read_model(path).graph
-    quantized = any(node.op_type == "QuantizeLinear" for node in graph.node)
+    graph = Graph.of(read_model(path))
+    quantized = any(node.op_type == "QuantizeLinear" for node in graph.nodes)
     yield from _int8_advice(found, graph, quantized=quantized)
     yield from _saturation_advice(graph, target)
     yield from _depthwise_advice(found, cost, target)
@@ -49,7 +47,7 @@ def advise(found: Explanation, path: Path, target: Target, cost: Cost) -> Iterat
         )
 
 
-def _int8_advice(found: Explanation, graph: onnx.GraphProto, *, quantized: bool) -> Iterator[str]:
+def _int8_advice(found: Explanation, graph: Graph, *, quantized: bool) -> Iterator[str]:
     if not quantized and not found.coverage.quantized:
         if found.intensity == "compute":
             yield "all layers run in float: `quantize` usually halves the time of such a network"
@@ -69,10 +67,11 @@ def _int8_advice(found: Explanation, graph: onnx.GraphProto, *, quantized: bool)
         )
 
 
-def _saturation_advice(graph: onnx.GraphProto, target: Target) -> Iterator[str]:
+def _saturation_advice(graph: Graph, target: Target) -> Iterator[str]:
     if not saturates(target.isa or cpu_flags()) or _signed_activations(graph):
         return
-    wide = [name for name, values in _int8_weights(graph) if can_clip(values)]
+    stored = [value for value in graph.constants.values() if value.dtype == np.int8]
+    wide = [value for value in stored if value.ndim > 1 and can_clip(value)]
     if wide:
         yield (
             f"{len(wide)} layers have 8-bit weights, and this CPU adds products in 16 bits, which "
@@ -93,44 +92,18 @@ def _depthwise_advice(found: Explanation, cost: Cost, target: Target) -> Iterato
         )
 
 
-def can_clip(weights: np.ndarray[Any, np.dtype[np.int32]]) -> bool:
+def can_clip(weights: Array) -> bool:
     """Whether two neighbouring products with a full-range input can exceed 16 bits.
 
     Kernels sum in the order (height, width, input channel), two by two. A matrix may be stored
     either way round: it can clip if it does both ways.
     """
     if weights.ndim == 2:
-        return _pair_clips(weights) and _pair_clips(weights.T)
-    return _pair_clips(np.moveaxis(weights, 1, -1).reshape(len(weights), -1))
+        return bool(can_saturate(weights).any() and can_saturate(weights.T).any())
+    return bool(can_saturate(np.moveaxis(weights, 1, -1).reshape(len(weights), -1)).any())
 
 
-def _pair_clips(rows: np.ndarray[Any, np.dtype[np.int32]]) -> bool:
-    even = rows[:, : rows.shape[1] // 2 * 2]
-    pairs = even.reshape(len(rows), -1, 2)
-    most, least = np.maximum(pairs, 0).sum(-1), np.minimum(pairs, 0).sum(-1)
-    return bool((255 * most > 32767).any() or (255 * least < -32768).any())
-
-
-def _signed_activations(graph: onnx.GraphProto) -> bool:
+def _signed_activations(graph: Graph) -> bool:
     """Whether an activation (not a weight) is quantized to signed 8 bits."""
-    import onnx
-
-    signed = {
-        tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8
-    }
-    return any(
-        node.op_type == "QuantizeLinear" and len(node.input) > 2 and node.input[2] in signed
-        for node in graph.node
-    )
-
-
-def _int8_weights(
-    graph: onnx.GraphProto,
-) -> Iterator[tuple[str, np.ndarray[tuple[int, ...], np.dtype[np.int32]]]]:
-    """(name, values) of the stored signed 8-bit weights."""
-    import onnx
-    from onnx import numpy_helper
-
-    for tensor in graph.initializer:
-        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1:
-            yield tensor.name, numpy_helper.to_array(tensor).astype(np.int32)
+    zeros = [n.input[2] for n in graph.nodes if n.op_type == "QuantizeLinear" and n.input[2:]]
+    return any(graph.constants[name].dtype == np.int8 for name in zeros if name in graph.constants)

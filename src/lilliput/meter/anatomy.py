@@ -13,7 +13,8 @@ from pathlib import Path
 
 from lilliput.errors import Refused
 from lilliput.meter.cost import LayerCost, file_cost
-from lilliput.meter.explain import OperatorShare, by_operator, explained, profiled
+from lilliput.meter.explain import by_operator, explained, profiled
+from lilliput.meter.explanation import OperatorShare
 from lilliput.noun import Noun
 from lilliput.onnx_io import read_model
 from lilliput.runtimes.base import NodeTime

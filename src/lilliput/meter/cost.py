@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lilliput.errors import LilliputError
+from lilliput.graph import Graph, attributes
+from lilliput.graph.shapes import Shapes, inferred_shapes
 from lilliput.measurement import Measurement
 from lilliput.noun import Noun
 from lilliput.onnx_io import SUFFIXES, read_model
 from lilliput.runtimes.reference import graph_specs
 
 if TYPE_CHECKING:
-    import onnx
-
-Shape = tuple[int | None, ...]
+    from onnx import ModelProto, NodeProto
 
 WEIGHTED = {
     "Conv": (1, 0),
@@ -91,9 +91,10 @@ def file_cost(path: Path | str) -> Cost:
             f"the cost of {path.name!r} is unknown", hint="give an .onnx or a .lil file"
         )
     model = read_model(path)
-    batch = concrete_inputs(model, path)
-    known = Known.of(model)
-    layers = tuple(layer_cost(n, known) for n in model.graph.node if n.op_type in WEIGHTED)
+    graph = Graph.of(model)
+    batch = concrete_inputs(graph, path)
+    known = Known(graph, inferred_shapes(graph))
+    layers = tuple(layer_cost(n, known) for n in graph.nodes if n.op_type in WEIGHTED)
     return Cost(
         macs=sum(layer.macs for layer in layers) / batch,
         params=count_params(model),
@@ -102,41 +103,21 @@ def file_cost(path: Path | str) -> Cost:
     )
 
 
-def concrete_inputs(model: onnx.ModelProto, path: Path) -> int:
+def concrete_inputs(graph: Graph, path: Path) -> int:
     """Fill in every free input size (batch 1, or the file's own sample); returns the batch size."""
     specs = {spec.name: spec for spec in graph_specs(path)[0]}
     batch = 1
-    for value in model.graph.input:
-        if value.name not in specs:
-            continue
+    for value in graph.inputs:
         sizes = specs[value.name].concrete(1)
         batch = max(batch, sizes[0] if sizes else 1)
         for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
             dim.dim_value = size
-    del model.graph.value_info[:]
-    for value in model.graph.output:
+    for value in graph.outputs:
         value.type.tensor_type.ClearField("shape")
     return batch
 
 
-def inferred_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
-    """{tensor: shape} of all that shape inference finds; None for a size that stays free."""
-    import onnx
-
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes: dict[str, Shape] = {
-        value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") else None
-            for dim in value.type.tensor_type.shape.dim
-        )
-        for value in (*graph.input, *graph.value_info, *graph.output)
-        if value.type.tensor_type.HasField("shape")
-    }
-    shapes.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
-    return shapes
-
-
-def count_params(model: onnx.ModelProto) -> int:
+def count_params(model: ModelProto) -> int:
     """Numbers that were learned: no scales, zero points, shapes or lone constants."""
     graph = model.graph
     bookkeeping = set()
@@ -164,53 +145,37 @@ def layer_kind(*, op: str, kernel: tuple[int, ...], groups: int, inputs: int) ->
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a graph's tensors: their shapes, who makes them, which are stored."""
+    """A graph, with what shape inference finds in it."""
 
-    shapes: dict[str, Shape]
-    makers: dict[str, onnx.NodeProto]
-    stored: frozenset[str]
+    graph: Graph
+    shapes: Shapes
 
-    @classmethod
-    def of(cls, model: onnx.ModelProto) -> Known:
-        graph = model.graph
-        return cls(
-            shapes=inferred_shapes(model),
-            makers={name: node for node in graph.node for name in node.output},
-            stored=frozenset(tensor.name for tensor in graph.initializer),
-        )
-
-    def shape(self, name: str, node: onnx.NodeProto) -> tuple[int, ...]:
+    def shape(self, name: str, node: NodeProto) -> tuple[int, ...]:
         """The shape without free sizes, or an error naming the operator."""
         shape = self.shapes.get(name)
-        if shape is None or None in shape:
+        if shape is None or not all(isinstance(size, int) for size in shape):
             raise LilliputError(
-                f"the shapes around {node.op_type} {node.name or node.output[0]!r} are unknown",
+                f"the shapes around {node.op_type} {node.name!r} are unknown",
                 hint="export the network with fixed sizes, or name its sample shape in the "
                 "metadata",
             )
         return tuple(int(size or 0) for size in shape)
 
-    def quantized(self, name: str) -> bool:
-        """Whether a tensor comes out of a DequantizeLinear: its reader is meant to be int8."""
-        return name in self.makers and self.makers[name].op_type == "DequantizeLinear"
-
     def is_stored(self, name: str) -> bool:
         """Whether a tensor is a stored weight, perhaps behind a DequantizeLinear."""
-        while name in self.makers and self.makers[name].op_type in _PASSING:
-            name = self.makers[name].input[0]
-        return name in self.stored or (
-            name in self.makers and self.makers[name].op_type == "Constant"
-        )
+        while (maker := self.graph.producers.get(name)) and maker.op_type in _PASSING:
+            name = maker.input[0]
+        return maker is None and name not in self.graph.input_names
 
 
-def layer_cost(node: onnx.NodeProto, known: Known) -> LayerCost:
+def layer_cost(node: NodeProto, known: Known) -> LayerCost:
     """The cost of one weighted operator."""
     weight_at, data_at = WEIGHTED[node.op_type]
     weight, data, made = (
         known.shape(name, node)
         for name in (node.input[weight_at], node.input[data_at], node.output[0])
     )
-    settings = {attribute.name: attribute.i for attribute in node.attribute}
+    settings = attributes(node)
     groups = settings.get("group", 1)
     kernel: tuple[int, ...] = ()
     if node.op_type == "ConvTranspose":
@@ -224,11 +189,11 @@ def layer_cost(node: onnx.NodeProto, known: Known) -> LayerCost:
         if settings.get("transB", 0):
             inputs, outputs = outputs, inputs
         macs = math.prod(made) * inputs
-    integer = node.op_type in INTEGER or known.quantized(node.input[data_at])
+    integer = node.op_type in INTEGER or known.graph.dequantized(node.input[data_at])
     stored = known.is_stored(node.input[weight_at])
     moved = math.prod(data) + math.prod(weight) + math.prod(made)
     return LayerCost(
-        name=node.name or node.output[0],
+        name=node.name,
         op=node.op_type,
         kind=layer_kind(op=node.op_type, kernel=kernel, groups=groups, inputs=inputs),
         inputs=inputs,

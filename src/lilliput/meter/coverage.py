@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from lilliput.graph import Graph
 from lilliput.meter.cost import WEIGHTED
 from lilliput.noun import Noun
 from lilliput.onnx_io import as_onnx, read_model
@@ -73,7 +74,7 @@ def coverage(path: Path | str, target: Target) -> Coverage:
     ONNX Runtime is asked for its optimized graph, OpenVINO for the kernels that it executed;
     for other runtimes the file's own operators count.
     """
-    graph = read_model(path).graph
+    graph = Graph.of(read_model(path))
     with as_onnx(path) as plain:
         if target.runtime == "onnxruntime":
             from lilliput.runtimes.ort import optimized_graph
@@ -96,41 +97,35 @@ def coverage(path: Path | str, target: Target) -> Coverage:
 class Origins:
     """Finds the layers of a file again in a graph that a runtime has fused and renamed."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._nodes = {node.name or node.output[0]: node for node in graph.node}
-        self._makers = {name: node for node in graph.node for name in node.output}
-        self._takers = {name for node in graph.node for name in node.input}
-        self._readers = [(name, node) for node in graph.node for name in node.input]
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
 
     def of(self, name: str) -> str:
         """The file's name of a runtime's operator; the name itself if there is no trace of it."""
         bare = _ADDED.sub("", name)
-        if bare in self._nodes and self._nodes[bare].op_type in WEIGHTED:
+        if bare in self.graph.named and self.graph.named[bare].op_type in WEIGHTED:
             return bare
-        start = self._nodes.get(bare) or self._makers.get(bare)
+        start = self.graph.named.get(bare) or self.graph.producers.get(bare)
         found = None if start is None else self._weighted_before(start)
-        return bare if found is None else (found.name or found.output[0])
+        return bare if found is None else str(found.name)
 
     def why_float(self, name: str) -> str | None:
         """Why a layer of a quantized file was not taken into an integer kernel; None if it is
         simply a float file, or the layer is not known.
         """
-        node = self._nodes.get(name)
-        if node is None or not any(n.op_type == "QuantizeLinear" for n in self._nodes.values()):
+        node = self.graph.named.get(name)
+        quantized = any(other.op_type == "QuantizeLinear" for other in self.graph.nodes)
+        if node is None or not quantized:
             return None
         weight_at, data_at = WEIGHTED.get(node.op_type, (1, 0))
-        if not self._dequantized(node.input[data_at]):
+        if not self.graph.dequantized(node.input[data_at]):
             return "its input is float"
-        if not self._dequantized(node.input[weight_at]):
+        if not self.graph.dequantized(node.input[weight_at]):
             return "its weight is float"
-        after = [n.op_type for value, n in self._readers if value == node.output[0]]
+        after = [reader.op_type for reader in self.graph.readers.get(node.output[0], ())]
         if not {"QuantizeLinear", "Relu", "Clip"} & set(after):
             return "its output is not quantized"
         return "this runtime has no integer kernel for the pattern"
-
-    def _dequantized(self, value: str) -> bool:
-        maker = self._makers.get(value)
-        return maker is not None and maker.op_type == "DequantizeLinear"
 
     def _weighted_before(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
         """The nearest weighted operator at or above a node (of a sum: on its first branch)."""
@@ -141,7 +136,7 @@ class Origins:
             if current.op_type in WEIGHTED:
                 return current
             for value in current.input:
-                maker = self._makers.get(value)
+                maker = self.graph.producers.get(value)
                 if maker is not None and value not in seen:
                     seen.add(value)
                     waiting.append(maker)
@@ -179,12 +174,9 @@ def _executed(path: Path, target: Target) -> Iterator[tuple[str, bool]]:
             yield node.name, node.precision == "int8"
 
 
-def _as_written(graph: onnx.GraphProto) -> Iterator[tuple[str, bool]]:
-    makers = {name: node for node in graph.node for name in node.output}
-    for node in graph.node:
+def _as_written(graph: Graph) -> Iterator[tuple[str, bool]]:
+    for node in graph.nodes:
         if node.op_type in INTEGER_OPS:
-            yield node.name or node.output[0], True
+            yield node.name, True
         elif node.op_type in WEIGHTED:
-            maker = makers.get(node.input[WEIGHTED[node.op_type][1]])
-            integer = maker is not None and maker.op_type == "DequantizeLinear"
-            yield node.name or node.output[0], integer
+            yield node.name, graph.dequantized(node.input[WEIGHTED[node.op_type][1]])

@@ -11,7 +11,7 @@ from lilliput.meter.widths import WidthProfile, width_profile
 from lilliput.target import Target
 
 if TYPE_CHECKING:
-    from lilliput.meter.explain import Explanation
+    from lilliput.meter.explanation import Explanation
 
 
 def explain(file: Path | str, *, target: str | Target = "onnxruntime") -> Explanation:
