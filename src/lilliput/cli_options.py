@@ -74,7 +74,7 @@ Shape = Annotated[
 
 def progress_of(*, json: bool, quiet: bool) -> Any:
     """What watches a long job: nothing under --json and --quiet."""
-    from lilliput.progress import progress_for
+    from lilliput.console import progress_for
 
     return progress_for(quiet=quiet or json)
 

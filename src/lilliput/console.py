@@ -10,13 +10,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from lilliput.errors import LilliputError
 
 if TYPE_CHECKING:
+    from lilliput.context import Progress
     from lilliput.runs.result import RunResult
 
 BUG = 1
@@ -126,3 +127,18 @@ def hush_broken_pipe() -> None:
     """Stop without a word when whoever reads our output has gone (`lilliput list | head`)."""
     # Python flushes standard output once more at exit, which would fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def progress_for(*, quiet: bool = False, stream: TextIO | None = None) -> Progress:
+    """What suits the stream (standard error): bars, lines, or nothing."""
+    from lilliput.context import SilentProgress
+    from lilliput.progress import LineProgress
+
+    if quiet:
+        return SilentProgress()
+    stream = sys.stderr if stream is None else stream
+    if not stream.isatty():
+        return LineProgress(stream)
+    from lilliput.progress_bars import BarProgress
+
+    return BarProgress(stream)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import TextIO, TypeVar
 
-from lilliput.context import Progress, SilentProgress
 from lilliput.units import format_seconds
 
 T = TypeVar("T")
@@ -79,15 +77,3 @@ class LineProgress:
         if now - self._last >= EVERY and now - job.began >= SHOW_AFTER:
             self._last = now
             self.say(" › ".join(f"{j.label} {j.text(now)}" for j in self._jobs))
-
-
-def progress_for(*, quiet: bool = False, stream: TextIO | None = None) -> Progress:
-    """What suits the stream (standard error): bars, lines, or nothing."""
-    if quiet:
-        return SilentProgress()
-    stream = sys.stderr if stream is None else stream
-    if not stream.isatty():
-        return LineProgress(stream)
-    from lilliput.progress_bars import BarProgress
-
-    return BarProgress(stream)

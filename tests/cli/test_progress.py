@@ -6,8 +6,9 @@ import io
 
 import pytest
 
+from lilliput.console import progress_for
 from lilliput.context import SilentProgress
-from lilliput.progress import Job, LineProgress, length_of, progress_for
+from lilliput.progress import Job, LineProgress, length_of
 from lilliput.progress_bars import BarProgress
 
 

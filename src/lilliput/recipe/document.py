@@ -201,7 +201,7 @@ class Recipe(Noun):
 
     def dump(self) -> str:
         """The recipe as commented YAML; `parse` makes an equal one of it."""
-        return recipe_text(self)
+        return recipe_text(self, self.stages)
 
     @classmethod
     def schema(cls) -> dict[str, Any]:  # type: ignore[override]  # pydantic's own is long gone

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-if TYPE_CHECKING:
-    from lilliput.recipe.document import Recipe
+from lilliput.steps.base import Stage
 
 HEADER = """\
 # A lilliput recipe. Edit it and run it again:
@@ -21,8 +20,8 @@ HEADER = """\
 COMMENT_COLUMN = 40
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """The recipe as commented YAML, every setting written out."""
+def recipe_text(recipe: BaseModel, stages: Sequence[Stage]) -> str:
+    """The recipe and its stages as commented YAML, every setting written out."""
     lines = [HEADER.rstrip("\n")]
     for name, field in type(recipe).model_fields.items():
         if name == "stages":
@@ -32,8 +31,8 @@ def recipe_text(recipe: Recipe) -> str:
             lines += ["", _commented(f"{name}:", field.description), *_fields(value, "  ")]
         else:
             lines.append(_commented(f"{name}: {_flow(value)}", field.description))
-    lines += ["", "stages:" if recipe.stages else "stages: []"]
-    for stage in recipe.stages:
+    lines += ["", "stages:" if stages else "stages: []"]
+    for stage in stages:
         settings = list(_fields(stage, "      "))
         lines += [f"  - {stage.name}:" if settings else f"  - {stage.name}: {{}}", *settings]
     return "\n".join(lines) + "\n"
