@@ -22,7 +22,7 @@ from lilliput.distill.loop import torch_threads
 from lilliput.exhibits import note_exhibits
 from lilliput.input_check import check_network_inputs, warnings_of
 from lilliput.meter.candidates import Yardstick, with_cost, with_latency
-from lilliput.models.source import ModelSpec, load_model
+from lilliput.models.source import load_model
 from lilliput.network import Network
 from lilliput.recipe import Recipe
 from lilliput.reports.files import write_report
@@ -120,22 +120,23 @@ def load_examples(recipe: Recipe, task: Task) -> Dataset:
 
 def load_original(recipe: Recipe, task: Task, data: Dataset) -> Candidate:
     """The user's model as the first candidate: a torch network, or an ONNX file."""
-    spec = ModelSpec(
-        factory=recipe.model.reference,
+    loaded = load_model(
+        recipe.model.reference,
         weights=recipe.model.weights,
         inputs=_input_spec(recipe.model.input_shape),
         preprocessing=recipe.preprocessing,
+        task=task,
+        data=data,
     )
-    loaded = load_model(spec, task=task, data=data)
     if isinstance(loaded, Network):
         return Candidate(id="original", network=loaded)
     return Candidate(id="original", artifact=loaded)
 
 
-def _input_spec(shape: tuple[int, ...] | None) -> tuple[TensorSpec, ...]:
+def _input_spec(shape: tuple[int, ...] | None) -> tuple[TensorSpec, ...] | None:
     """One input of the shape that the recipe gives, batch first and free."""
     if shape is None:
-        return ()
+        return None
     return (TensorSpec(name="", shape=(None, *shape[1:]), sample=shape),)
 
 

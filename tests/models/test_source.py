@@ -19,7 +19,7 @@ from lilliput.data.dataset import Dataset, Split
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
 from lilliput.models.inputs import parse_input
-from lilliput.models.source import ModelSpec, load_model, load_network, network_of
+from lilliput.models.source import load_model, load_network, network_of
 from lilliput.network import Network
 from lilliput.preprocessing import IDENTITY, Preprocessing
 
@@ -146,31 +146,26 @@ def test_a_model_that_cannot_be_copied(pictures: Dataset) -> None:
 
 def test_an_onnx_file_is_an_artifact(pictures: Dataset, tmp_path: Path) -> None:
     path = export_network(network_of(build(), data=pictures), tmp_path / "net.onnx").path
-    loaded = load_model(ModelSpec(factory=str(path)))
+    loaded = load_model(str(path))
     assert isinstance(loaded, Artifact)
     assert loaded.metadata.inputs[0].shape == (None, 3, 10, 12)
     with pytest.raises(Refused, match="holds its weights; leave `weights` out"):
-        load_model(ModelSpec(factory=str(path), weights="w.pt"))
+        load_model(str(path), weights="w.pt")
     with pytest.raises(Refused, match=r"needs a torch network\n.*quantize"):
         load_network(str(path))
     path.write_bytes(b"cut short")
     with pytest.raises(Refused, match="ONNX"):
-        load_model(ModelSpec(factory=str(path)))
+        load_model(str(path))
 
 
 def test_a_recipes_model(code: Path, tmp_path: Path, pictures: Dataset) -> None:
     save_file(build().state_dict(), tmp_path / "w.safetensors")
     weights = str(tmp_path / "w.safetensors")
-    spec = ModelSpec(factory=f"{code}:build", weights=weights, inputs="x=3x9x9")
-    network = load_model(spec)
+    shape = TensorSpec(name="", shape=(None, 3, 9, 9), sample=(1, 3, 9, 9))
+    network = load_model(f"{code}:build", weights=weights, inputs=(shape,))
     assert isinstance(network, Network)
-    assert network.inputs[0] == TensorSpec(name="x", shape=(None, 3, 9, 9), sample=(1, 3, 9, 9))
-    again = ModelSpec.model_validate(spec.model_dump(mode="json"))
-    assert again == spec
-    assert ModelSpec(factory="a:b", inputs=["3x9x9"]).inputs[0].shape == (None, 3, 9, 9)
-    with pytest.raises(ValueError, match="inputs"):
-        ModelSpec.model_validate({"factory": "a:b", "inputs": 7})
-    from_data = load_model(ModelSpec(factory=f"{code}:build", weights=weights), data=pictures)
+    assert network.inputs[0].shape == (None, 3, 9, 9)
+    from_data = load_model(f"{code}:build", weights=weights, data=pictures)
     assert isinstance(from_data, Network)
     assert from_data.inputs[0].shape == (None, 3, 10, 12)
 

@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, field_validator
 from torch import nn
 
 from lilliput.artifact import Artifact, TensorSpec
 from lilliput.data.dataset import Dataset
 from lilliput.errors import LilliputError, Refused
-from lilliput.models.factory import FORMS, build_module
-from lilliput.models.inputs import channels_of, inputs_from_data, parse_input, prove_inputs
+from lilliput.models.factory import build_module
+from lilliput.models.inputs import channels_of, inputs_from_data, prove_inputs
 from lilliput.models.program import open_program
 from lilliput.models.store import is_saved, load_saved
 from lilliput.models.weights import load_weights, read_weights
 from lilliput.network import Network, unwrap
-from lilliput.noun import Noun
 from lilliput.onnx_io import read_model
 from lilliput.preprocessing import IDENTITY, Preprocessing
 
@@ -30,43 +28,30 @@ if TYPE_CHECKING:
 PLAIN_NAMES = ("build", "make", "model", "net", "network", "create", "get_model", "main")
 
 
-class ModelSpec(Noun):
-    """A model as a recipe names it."""
-
-    factory: str = Field(description=f"{FORMS}; or a .pt2 or .onnx file")
-    weights: str | None = Field(None, description=".safetensors, or a state dict in .pt or .pth")
-    inputs: tuple[TensorSpec, ...] = Field(
-        (), description='shapes without the batch, "3x32x32"; left out, read off the data'
-    )
-    preprocessing: Preprocessing | None = Field(None, description="how pictures become inputs")
-
-    @field_validator("inputs", mode="before")
-    @classmethod
-    def _texts(cls, value: Any) -> Any:
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, (list, tuple)):
-            return value
-        return tuple(parse_input(v) if isinstance(v, str) else v for v in values)
-
-
 def load_model(
-    spec: ModelSpec, *, task: Task | None = None, data: Dataset | None = None
+    reference: str,
+    *,
+    weights: Path | str | None = None,
+    inputs: tuple[TensorSpec, ...] | None = None,
+    preprocessing: Preprocessing | None = None,
+    task: Task | None = None,
+    data: Dataset | None = None,
 ) -> Network | Artifact:
     """What a recipe's model is: a torch network, or the ONNX file itself.
 
     Raises:
         LilliputError, Refused: as `load_network`; or the ONNX file cannot be read safely.
     """
-    if spec.factory.endswith(".onnx"):
-        if spec.weights is not None:
-            raise Refused(f"{spec.factory!r} holds its weights; leave `weights` out")
-        read_model(spec.factory)
-        return Artifact.of(spec.factory)
+    if reference.endswith(".onnx"):
+        if weights is not None:
+            raise Refused(f"{reference!r} holds its weights; leave `weights` out")
+        read_model(reference)
+        return Artifact.of(reference)
     return load_network(
-        spec.factory,
-        weights=spec.weights,
-        inputs=spec.inputs or None,
-        preprocessing=spec.preprocessing,
+        reference,
+        weights=weights,
+        inputs=inputs,
+        preprocessing=preprocessing,
         task=task,
         data=data,
     )
