@@ -175,5 +175,8 @@ def _by_class(classes: Small) -> _Sorted:
     """Places by class, those of one class in their own order."""
     sizes = np.bincount(classes)
     rows = np.flatnonzero(sizes)
-    order = np.argsort(classes, kind="stable") if rows.size > 1 else None
+    order = None
+    if rows.size > 1:
+        # The sort of bytes is by far the fastest, and no table has more rows.
+        order = np.argsort(classes.astype(np.uint8), kind="stable")
     return _Sorted(rows, sizes[rows], order)

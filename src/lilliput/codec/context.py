@@ -13,15 +13,15 @@ but the first sees, for every single kernel, the places that are already there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lilliput.codec.tables import STEPS, Small, log_of
+from lilliput.codec.tables import STEPS, Ints, Small, log_of
 
 Shape = tuple[int, int, int, int]
 LARGEST = 4095
@@ -38,30 +38,32 @@ count: least squares over published networks, nearly the same in all of them."""
 
 @dataclass(frozen=True)
 class Pass:
-    """What is coded in one go: a tile of one plane."""
+    """What is coded in one go: a tile of one plane. `step` of them were known before."""
 
     rows: slice
     columns: slice
     plane: int
+    step: int
 
 
-def planes(kernel: Sequence[int]) -> list[int]:
+@lru_cache(32)
+def planes(kernel: tuple[int, ...]) -> list[int]:
     """The places of a kernel, from the middle outwards."""
-    grid = np.indices(tuple(kernel)).reshape(len(kernel), -1)
+    grid = np.indices(kernel).reshape(len(kernel), -1)
     middle = np.array([(side - 1) for side in kernel])[:, None]
     far = ((2 * grid - middle) ** 2).sum(0)
     found: list[int] = np.argsort(far, kind="stable").tolist()
     return found
 
 
-def neighbours(kernel: Sequence[int], order: Sequence[int]) -> list[list[int]]:
-    """For each plane of `order`, the nearest of those before it, at most 8, nearest first."""
-    grid = np.indices(tuple(kernel)).reshape(len(kernel), -1)
+@lru_cache(32)
+def neighbours(kernel: tuple[int, ...]) -> list[list[int]]:
+    """For each step, the steps of the nearest planes before it: at most 8, in their order."""
+    grid = np.indices(kernel).reshape(len(kernel), -1)[:, planes(kernel)]
     found = []
-    for step, plane in enumerate(order):
-        before = np.array(order[:step], np.intp)
-        far = ((grid[:, before] - grid[:, [plane]]) ** 2).sum(0)
-        found.append(before[np.argsort(far, kind="stable")[:NEIGHBOURS]].tolist())
+    for step in range(grid.shape[1]):
+        far = ((grid[:, :step] - grid[:, [step]]) ** 2).sum(0)
+        found.append(sorted(np.argsort(far, kind="stable")[:NEIGHBOURS].tolist()))
     return found
 
 
@@ -72,13 +74,15 @@ class Context:
         shape: (G, O, I, K).
         kernel: The sides of the kernel, whose product is K.
         largest: Bound of the magnitudes, at most 4095.
+
+    Attributes:
+        known: (K, G, O, I) the values, in the order in which their planes are coded.
     """
 
-    def __init__(self, shape: Shape, kernel: Sequence[int], largest: int) -> None:
+    def __init__(self, shape: Shape, kernel: tuple[int, ...], largest: int) -> None:
         groups, rows, columns, places = shape
         self.shape, self.largest = shape, largest
-        self.order = planes(kernel)
-        self.neighbours = dict(zip(self.order, neighbours(kernel, self.order), strict=True))
+        self.kernel = kernel
         self.known = np.zeros((places, groups, rows, columns), np.float32)
         self._row = np.zeros((groups, rows), np.int64)
         self._column = np.zeros((groups, columns), np.int64)
@@ -93,12 +97,27 @@ class Context:
         _, rows, columns, places = self.shape
         most = _TILES if places > 1 else _TILES_ALONE
         cuts = max(1, min(most, isqrt(self.known[0].size // _WORTH_A_TILE)))
-        first = [
-            Pass(row, column, self.order[0])
+        first, *others = planes(self.kernel)
+        tiles = [
+            Pass(row, column, first, 0)
             for row in _slices(rows, cuts)
             for column in _slices(columns, cuts)
         ]
-        return first + [Pass(slice(0, rows), slice(0, columns), k) for k in self.order[1:]]
+        whole = slice(0, rows), slice(0, columns)
+        return tiles + [Pass(*whole, plane, step) for step, plane in enumerate(others, 1)]
+
+    def near(self, where: Pass) -> NDArray[np.float32]:
+        """The nearest known planes: (G, up to 8, O I)."""
+        steps = neighbours(self.kernel)[where.step]
+        all_of_them = len(steps) == where.step
+        known = self.known[: where.step] if all_of_them else self.known[steps]
+        return known.reshape(len(steps), self.shape[0], -1).transpose(1, 0, 2)
+
+    def values(self) -> Ints:
+        """All values, (G, O, I, K)."""
+        found = np.empty(self.shape, np.int32)
+        found[..., planes(self.kernel)] = np.moveaxis(self.known, 0, 3)
+        return found
 
     def count(self, where: Pass) -> int:
         """Number of weights in a pass."""
@@ -108,25 +127,23 @@ class Context:
         """Expected magnitude in sixteenths of an octave, flat; None where nothing is known."""
         if not self._count:
             return None
-        mean = self._mean(self._row.sum(1), self._row_count.sum(keepdims=True)).max()
+        mean = self._mean(self._row.sum(1), self._row_count.sum(keepdims=True))[:, None]
         row = self._deviation(self._row, self._row_count, where.rows, mean)
         column = self._deviation(self._column, self._column_count, where.columns, mean)
         size = row[:, :, None] + column[:, None, :]
-        done = self._planes_done(where)
-        if done:
-            share = np.int16(KERNEL_SHARE[min(done, len(KERNEL_SHARE) - 1)])
-            known = mean + log_of(np.array([done]), done)[0]
+        if where.step:
+            share = np.int16(KERNEL_SHARE[min(where.step, len(KERNEL_SHARE) - 1)])
             kernel = log_of(self._kernel, self.largest * self.shape[3])
             kernel *= share
             size += kernel
-            size -= known * share
+            size -= ((mean + log_of(np.array([where.step]), where.step)) * share)[:, :, None]
         size >>= 4
-        size += mean
+        size += mean[:, :, None]
         return size.ravel()
 
     def learn(self, where: Pass, values: NDArray[np.float32]) -> None:
         """Take in the values of a pass, flat."""
-        part = self.known[where.plane, :, where.rows, where.columns]
+        part = self.known[where.step, :, where.rows, where.columns]
         part[...] = values.reshape(part.shape)
         magnitude = np.abs(part).astype(np.int16)
         self._row[:, where.rows] += magnitude.sum(2, dtype=np.int32)
@@ -136,11 +153,8 @@ class Context:
         self._column_count[where.columns] += part.shape[1]
         self._count += values.size
 
-    def _planes_done(self, where: Pass) -> int:
-        return self.order.index(where.plane)
-
     def _deviation(
-        self, sums: NDArray[np.int64], counts: NDArray[np.int64], part: slice, mean: np.int16
+        self, sums: NDArray[np.int64], counts: NDArray[np.int64], part: slice, mean: Small
     ) -> Small:
         """Of channels from the mean of all, times their share; 0 where nothing is known."""
         found = (self._mean(sums[:, part], counts[part]) - mean) * np.int16(MARGIN_SHARE)

@@ -10,7 +10,6 @@ precision does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,7 +145,7 @@ def code_floats(
     tables: Tables,
     form: Format,
     shape: Shape,
-    kernel: Sequence[int],
+    kernel: tuple[int, ...],
     words: Words | None,
 ) -> Words:
     """Numbers of one format, as the bits they are made of.

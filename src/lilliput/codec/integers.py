@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,7 +19,7 @@ _SMALLEST, _FINE_BELOW, _LARGEST = -4, 5, 16
 _PARTS = 8
 _FIRST_COARSE = 1 + (_FINE_BELOW - _SMALLEST) * _PARTS
 _ROWS = _FIRST_COARSE + _LARGEST - _FINE_BELOW
-_WEIGHT = 128
+_WEIGHT = 32
 _SPARSE = 0.6
 """Below this share of numbers that are not zero, where they are is coded by itself."""
 _SPARSE_LIMIT = 1 << 16
@@ -65,7 +64,7 @@ def code_integers(
     stream: Stream,
     tables: IntegerTables,
     shape: Shape,
-    kernel: Sequence[int],
+    kernel: tuple[int, ...],
     values: Ints | None,
 ) -> Ints:
     """Integers about 0, modulo the levels of the tables.
@@ -89,7 +88,7 @@ def code_integers(
         if values is not None:
             plane = values[:, where.rows, where.columns, where.plane].ravel()
         context.learn(where, code(stream, tables, context, where, plane))
-    return np.moveaxis(context.known, 0, 3).astype(np.int32)
+    return context.values()
 
 
 def _code_dense(

@@ -24,7 +24,7 @@ Coefficients = NDArray[np.int32]
 
 
 def coefficient_table() -> Table:
-    """For the coefficients of a file, those of the nearest neighbour first."""
+    """For the coefficients of a file, by the order of the neighbours."""
     return Table.flat(NEIGHBOURS, _SIGNED)
 
 
@@ -40,12 +40,11 @@ def predict(
         (eight times the expected values, flat) or None where nothing is predicted;
         sixteenths of an octave that the difference is smaller than the values themselves.
     """
-    near = context.neighbours[where.plane]
-    if not near:
+    if not where.step:
         return None, 0
-    groups = context.shape[0]
-    known = context.known[near].reshape(len(near), groups, -1).transpose(1, 0, 2)
-    way, shift, sent = _NOT_AT_ALL, 0, np.zeros((groups, len(near)), np.int32)
+    known = context.near(where)
+    groups, near, _ = known.shape
+    way, shift, sent = _NOT_AT_ALL, 0, np.zeros((groups, near), np.int32)
     if values is not None:
         way, shift, sent = _fit(known, values.reshape(groups, 1, -1))
     stream.book_as("context", 0)
@@ -55,9 +54,9 @@ def predict(
     shift = stream.number(shift, _SHIFTS)
     if way == _TOGETHER:
         sent = sent[:1]
-    rows = np.tile(np.arange(len(near), dtype=np.int16), len(sent))
+    rows = np.tile(np.arange(near, dtype=np.int16), len(sent))
     coded = stream.code(sent.ravel() + LARGEST_COEFFICIENT, rows, table)
-    coefficients = (coded - LARGEST_COEFFICIENT).astype(np.float32).reshape(-1, 1, len(near))
+    coefficients = (coded - LARGEST_COEFFICIENT).astype(np.float32).reshape(-1, 1, near)
     # Exact whatever the order of the additions: integers, and none beyond 8 x 63 x 4095.
     expected = np.matmul(coefficients, known).ravel()
     expected *= np.float32(8 / UNIT)

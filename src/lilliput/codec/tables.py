@@ -63,7 +63,7 @@ def bell(size: int, scale: int, centre: int) -> Counts:
     slope = _power(scale - 8)
     half = size // 2
     edges = np.arange(-half, size - half + 1, dtype=np.int64) * 16 - 8 - 2 * centre
-    cells = edges * (CELLS * 4096) // (16 * slope)
+    cells = (edges * (CELLS * 4096 // 8) + slope) // (2 * slope)
     cdf = logistic()[np.clip(cells, -FARTHEST * CELLS, FARTHEST * CELLS) + FARTHEST * CELLS]
     counts = (np.diff(cdf) * PRIOR >> 30) + 1
     return np.roll(counts, -half).astype(np.float64)

@@ -36,7 +36,7 @@ _DIMS, _DATA_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA, _LOCATION = 1, 2, 4, 8, 9, 14
 _EXTERNAL = 1
 _VARINT, _LENGTH = 0, 2
 _FIXED = {1: 8, 5: 4}
-_DEEPEST = 64
+_DEEPEST, _WORTH_A_LOOK = 64, 16
 MOST_TENSORS = 1 << 16
 """Further ones stay where they are, so that no file takes longer than its size warrants."""
 
@@ -134,6 +134,9 @@ class _Walk:
             tag = self._varint()
             if tag & 7 == _LENGTH and tag >> 3 in children:
                 inner = self._end(end)
+                if inner - self.here - self.gap < _WORTH_A_LOOK:
+                    self.here = inner - self.gap
+                    continue
                 yield from self.message(children[tag >> 3], inner, depth + 1)
             else:
                 self._skip(tag & 7, end)
