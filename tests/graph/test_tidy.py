@@ -60,6 +60,14 @@ def test_what_no_kernel_computes_stays_a_node(builder) -> None:
     assert graph.producers["product"].op_type == "Mul"
 
 
+def test_sequences_of_constants_stay_nodes(builder, run) -> None:
+    b = builder(("n", 3, 8, 2))
+    b.node("SequenceConstruct", [b.const("one", np.float32([1.0])), "one"], "both")
+    y = b.node("Mul", ["x", b.node("ConcatFromSequence", ["both"], "twice", axis=0)], "z")
+    graph = same(run, b.model(b.node("ReduceMax", [y], "y", keepdims=0), 0), (2, 3, 8, 2))
+    assert "SequenceConstruct" in ops(graph)
+
+
 def test_what_grows_a_lot_is_not_computed(builder, run) -> None:
     b = builder(("n", 1))
     b.const("size", np.array([GROWTH_BYTES], np.int64))

@@ -136,4 +136,5 @@ def _run(
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return dict(zip(names, session.run(names, {}), strict=True))
+    made = zip(names, session.run(names, {}), strict=True)
+    return {name: value for name, value in made if isinstance(value, np.ndarray)}  # no sequences
