@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | bytearray) -> None:
     """Write a neighbour, fsync it, rename it over `path`, fsync the folder.
 
     A reader sees the old file or the new one, never a part of either; folders are made.

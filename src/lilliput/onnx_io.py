@@ -35,13 +35,13 @@ def read_bytes(path: Path | str) -> bytes | bytearray:
         raise LilliputError(f"no file at {str(path)!r}", hint="check the path")
     if path.stat().st_size > MAX_BYTES:
         raise Refused(f"{str(path)!r} is larger than 2 GiB, the most an ONNX file can hold")
-    content = path.read_bytes()
     if path.suffix != ".lil":
-        return content
+        return path.read_bytes()
     from lilliput.codec.container import decode
 
     try:
-        return decode(content)
+        with path.open("rb") as packed:
+            return decode(packed)
     except Refused as refused:
         raise Refused(refused.thing, at=str(path), hint=refused.hint) from refused
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lilliput.codec import payload
-from lilliput.codec.container import bill_of, decode, encode, unpacked_bytes
+from lilliput.codec import container, payload
+from lilliput.codec.container import bill_of, decode, encode
 from lilliput.errors import Refused
 
 KINDS = (np.float32, np.float16, np.float64, np.int8, np.uint8, np.int32, np.uint32, np.int64)
@@ -24,7 +24,6 @@ def round_trip(content: bytes) -> bytes:
     assert bytes(decode(packed)) == content
     assert bill.bytes == len(packed)
     assert bill.raw_bytes == len(content)
-    assert unpacked_bytes(packed) == len(content)
     return packed
 
 
@@ -72,6 +71,7 @@ def test_what_is_no_onnx_file_comes_back_too(content):
 )
 def test_tensors_larger_than_a_unit_come_in_parts(monkeypatch, model_of, kind, shape):
     monkeypatch.setattr(payload, "UNIT", 128)
+    monkeypatch.setattr(container, "_MOST_AT_ONCE", 300)
     values = np.random.default_rng(0).normal(0, 30, shape).astype(kind)
     round_trip(model_of({"a": values, "b": values[::-1].copy()}))
 

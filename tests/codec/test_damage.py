@@ -134,7 +134,7 @@ def crafted(body: bytes = b"", **changes: int) -> bytes:
         (crafted(onnx_bytes=1 << 40), "unpacks to 1099511627776 bytes, more than the limit"),
         (crafted(onnx_bytes=9, graph_bytes=10), "contradicts itself about its sizes"),
         (crafted(onnx_bytes=9, packed_graph_bytes=9), "contradicts itself about its sizes"),
-        (crafted(b"abc", onnx_bytes=9), "contradicts itself about its sizes"),
+        (crafted(bytes([9, 0, 0, 0, 1]), onnx_bytes=0), "contradicts itself about its sizes"),
         (crafted(b"abcd", onnx_bytes=9, graph_bytes=9, packed_graph_bytes=4), "graph"),
     ],
 )

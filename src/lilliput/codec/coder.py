@@ -69,6 +69,9 @@ class Stream:
             return np.zeros(count, np.int32)
         return self._all(symbols, count, constriction.stream.model.Uniform(size))
 
+    def cut(self) -> None:
+        """End the piece of code at work and begin the next, so that none is large."""
+
     def number(self, number: int, size: int) -> int:
         """One of 0 ... size - 1, all equally likely."""
         return int(self.uniform(np.array([number], np.int32), 1, size)[0])
@@ -108,16 +111,18 @@ class Writer(Stream):
     def __init__(self, ledger: Ledger | None = None) -> None:
         super().__init__(ledger)
         self._coder = constriction.stream.queue.RangeEncoder()
+        self.pieces: list[bytes] = []
 
     def _all(self, symbols: Ints | None, count: int, model: Any) -> Ints:  # noqa: ARG002
         assert symbols is not None
         self._coder.encode(np.ascontiguousarray(symbols, np.int32), model)
         return symbols
 
-    def words(self) -> bytes:
-        """Everything so far, in little-endian 32-bit words."""
-        made: bytes = self._coder.get_compressed().astype("<u4").tobytes()
-        return made
+    def cut(self) -> None:
+        """See `Stream`. A piece is little-endian 32-bit words."""
+        self.pieces.append(self._coder.get_compressed().astype("<u4").tobytes())
+        # A new one: `clear` of constriction 0.5 leaves a pending carry behind.
+        self._coder = constriction.stream.queue.RangeEncoder()
 
 
 class Estimator(Stream):
@@ -129,15 +134,19 @@ class Estimator(Stream):
 
 
 class Reader(Stream):
-    """The decoder's stream."""
+    """The decoder's stream. It asks for a piece of code when it has come to it."""
 
     decoding = True
 
-    def __init__(self, words: bytes | memoryview, ledger: Ledger | None = None) -> None:
+    def __init__(self, pieces: Iterator[bytes], ledger: Ledger | None = None) -> None:
         super().__init__(ledger)
-        self._coder = constriction.stream.queue.RangeDecoder(
-            np.frombuffer(words, "<u4").astype(np.uint32)
-        )
+        self._pieces = pieces
+        self.cut()
+
+    def cut(self) -> None:
+        """See `Stream`."""
+        words = np.frombuffer(next(self._pieces), "<u4").astype(np.uint32)
+        self._coder = constriction.stream.queue.RangeDecoder(words)
 
     def _all(self, symbols: Ints | None, count: int, model: Any) -> Ints:  # noqa: ARG002
         try:

@@ -2,18 +2,20 @@
 
     header     magic, version, checksums, sizes
     graph      every byte of the ONNX file that is no tensor's content, by LZMA
-    weights    one range-coded stream of all tensors' contents
+    weights    the contents of all tensors, range-coded, in pieces of bounded size
 
 The format is described for implementers in `docs/reference/lil.md`.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import BinaryIO
 
 from lilliput.codec import wire
 from lilliput.codec.bill import GRAPH, HEADER, Bill, Entry, Ledger, shared_out
@@ -29,16 +31,27 @@ MAGIC = b"LIL"
 VERSION = 1
 DEFAULT_LIMIT = 1 << 29
 _HEADER = struct.Struct("<3sBIIQII")
+_PIECE = struct.Struct("<I")
+_MOST_AT_ONCE = 1 << 20
+"""Numbers in a piece of code, but for the unit that completes it."""
 _CHECKED_FROM = 8
 """The checksum of the file covers what follows itself."""
 
 
 @dataclass(frozen=True)
 class _Header:
+    """What the file says before anything else, and `total`, its own length."""
+
+    total: int
     onnx_crc: int
     onnx_bytes: int
     graph_bytes: int
     packed_graph_bytes: int
+
+    def packed(self, crc: int) -> bytes:
+        """The header's bytes, with the checksum of all that follows it."""
+        sizes = (self.onnx_bytes, self.graph_bytes, self.packed_graph_bytes)
+        return _HEADER.pack(MAGIC, VERSION, crc, self.onnx_crc, *sizes)
 
 
 def encode(content: bytes) -> tuple[bytes, Bill]:
@@ -60,22 +73,13 @@ def encode(content: bytes) -> tuple[bytes, Bill]:
     return packed, bill
 
 
-def _encoded(content: bytes, slots: Sequence[Slot]) -> tuple[bytes, Bill]:
-    skeleton = wire.cut(content, slots)
-    graph = pack_plain(skeleton)
-    ledger = Ledger()
-    writer = Writer(ledger)
-    _code(writer, slots, memoryview(content))
-    body = graph + writer.words()
-    fields = (zlib.crc32(content), len(content), len(skeleton), len(graph))
-    head = _HEADER.pack(MAGIC, VERSION, 0, *fields)
-    crc = zlib.crc32(body, zlib.crc32(head[_CHECKED_FROM:]))
-    packed = _HEADER.pack(MAGIC, VERSION, crc, *fields) + body
-    return packed, _bill(slots, ledger, len(skeleton), len(graph), len(packed))
-
-
-def decode(packed: bytes, *, max_bytes: int = DEFAULT_LIMIT) -> bytearray:
+def decode(packed: bytes | BinaryIO, *, max_bytes: int = DEFAULT_LIMIT) -> bytearray:
     """The ONNX file inside a `.lil` file, checked against its checksums.
+
+    Args:
+        packed: The file's bytes; or the open file, of which no more than a piece is then held
+            in memory.
+        max_bytes: The longest ONNX file to make.
 
     Raises:
         Refused: Not such a file, a later version, damaged or cut short, or larger than
@@ -84,63 +88,91 @@ def decode(packed: bytes, *, max_bytes: int = DEFAULT_LIMIT) -> bytearray:
     return _decode(packed, max_bytes, None)[0]
 
 
-def bill_of(packed: bytes, *, max_bytes: int = DEFAULT_LIMIT) -> Bill:
+def bill_of(packed: bytes | BinaryIO, *, max_bytes: int = DEFAULT_LIMIT) -> Bill:
     """Where the bytes of a `.lil` file went; it is decoded for that. Raises as `decode` does."""
     ledger = Ledger()
     _, slots, header = _decode(packed, max_bytes, ledger)
-    return _bill(slots, ledger, header.graph_bytes, header.packed_graph_bytes, len(packed))
+    return _bill(slots, ledger, header)
 
 
-def unpacked_bytes(packed: bytes, *, max_bytes: int = DEFAULT_LIMIT) -> int:
-    """Length of the ONNX file inside, from the checked header alone. Raises as `decode` does."""
-    return _read_header(packed, max_bytes).onnx_bytes
+def _encoded(content: bytes, slots: Sequence[Slot]) -> tuple[bytes, Bill]:
+    skeleton = wire.cut(content, slots)
+    graph = pack_plain(skeleton)
+    ledger = Ledger()
+    writer = Writer(ledger)
+    _code(writer, slots, memoryview(content))
+    writer.cut()
+    body = [graph]
+    for piece in writer.pieces:
+        body += [_PIECE.pack(len(piece) // 4), piece]
+    total = _HEADER.size + sum(map(len, body))
+    header = _Header(total, zlib.crc32(content), len(content), len(skeleton), len(graph))
+    unsigned = b"".join([header.packed(0), *body])
+    crc = zlib.crc32(memoryview(unsigned)[_CHECKED_FROM:])
+    packed = header.packed(crc) + unsigned[_HEADER.size :]
+    return packed, _bill(slots, ledger, header)
 
 
 def _decode(
-    packed: bytes, max_bytes: int, ledger: Ledger | None
+    packed: bytes | BinaryIO, max_bytes: int, ledger: Ledger | None
 ) -> tuple[bytearray, list[Slot], _Header]:
-    header = _read_header(packed, max_bytes)
-    view = memoryview(packed)[_HEADER.size :]
-    graph, words = view[: header.packed_graph_bytes], view[header.packed_graph_bytes :]
-    skeleton = unpack_plain(graph, header.graph_bytes)
+    source = io.BytesIO(packed) if isinstance(packed, bytes) else packed
+    header = _read_header(source, max_bytes)
+    skeleton = unpack_plain(source.read(header.packed_graph_bytes), header.graph_bytes)
     slots = wire.missing(skeleton, header.onnx_bytes)
     content = bytearray(header.onnx_bytes)
     whole = memoryview(content)
     wire.paste(skeleton, slots, whole)
     try:
-        _code(Reader(words, ledger), slots, whole)
-    except (ValueError, LookupError, ArithmeticError) as error:
+        _code(Reader(_pieces(source, header.total), ledger), slots, whole)
+    except (ValueError, LookupError, ArithmeticError, StopIteration) as error:
         # The checksum was right, so somebody crafted it: what they hit upon does not matter.
         raise Refused("the packed weights are damaged") from error
-    if zlib.crc32(content) != header.onnx_crc:
+    if zlib.crc32(content) != header.onnx_crc or source.tell() != header.total:
         raise Refused("what was unpacked is not the model that was packed (checksum)")
     return content, slots, header
 
 
-def _read_header(packed: bytes, max_bytes: int) -> _Header:
-    if packed[:3] != MAGIC:
+def _read_header(source: BinaryIO, max_bytes: int) -> _Header:
+    head = source.read(_HEADER.size)
+    if head[:3] != MAGIC:
         raise Refused("this is not a .lil file (it does not begin with LIL)")
-    if len(packed) < _HEADER.size:
+    if len(head) < _HEADER.size:
         raise Refused("the packed file is cut short")
-    _, version, crc, onnx_crc, onnx_bytes, graph_bytes, packed_graph = _HEADER.unpack_from(packed)
+    _, version, crc, onnx_crc, onnx_bytes, graph_bytes, packed_graph = _HEADER.unpack(head)
     if version != VERSION:
         raise Refused(
             f"the packed file has version {version}, and this lilliput reads {VERSION}",
             hint="pip install --upgrade lilliput",
         )
-    if zlib.crc32(memoryview(packed)[_CHECKED_FROM:]) != crc:
+    found = zlib.crc32(head[_CHECKED_FROM:])
+    while chunk := source.read(1 << 20):
+        found = zlib.crc32(chunk, found)
+    if found != crc:
         raise Refused(
             "the packed file is damaged or cut short (checksum)", hint="copy or pack it again"
         )
     if onnx_bytes > max_bytes:
         raise Refused(
             f"the packed file unpacks to {onnx_bytes} bytes, more than the limit of {max_bytes}",
-            hint="raise the limit if you trust the file: --max-size, or max_bytes=",
+            hint="raise the limit if you trust the file: unpack --max-size, or max_bytes=",
         )
-    left = len(packed) - _HEADER.size - packed_graph
-    if left < 0 or left % 4 or graph_bytes > onnx_bytes:
+    total = source.tell()
+    if total < _HEADER.size + packed_graph or graph_bytes > onnx_bytes:
         raise Refused("the packed file contradicts itself about its sizes")
-    return _Header(onnx_crc, onnx_bytes, graph_bytes, packed_graph)
+    source.seek(_HEADER.size)
+    return _Header(total, onnx_crc, onnx_bytes, graph_bytes, packed_graph)
+
+
+def _pieces(source: BinaryIO, total: int) -> Iterator[bytes]:
+    while True:
+        head = source.read(_PIECE.size)
+        if len(head) < _PIECE.size:
+            return
+        size = 4 * _PIECE.unpack(head)[0]
+        if source.tell() + size > total:
+            raise Refused("the packed file contradicts itself about its sizes")
+        yield source.read(size)
 
 
 def _code(stream: Stream, slots: Sequence[Slot], whole: memoryview) -> None:
@@ -148,34 +180,38 @@ def _code(stream: Stream, slots: Sequence[Slot], whole: memoryview) -> None:
     place = {slot.offset: number for number, slot in enumerate(slots)}
     learned = Learned()
     done: list[Slot] = []
+    since_cut = 0
     for group in groups(slots):
         if stream.ledger is not None:
             stream.ledger.owners = [place[slot.offset] for slot in group]
         parts, related = code_relations(stream, group, done, whole)
         for unit in chain(*map(units, parts)):
+            if since_cut >= _MOST_AT_ONCE:
+                stream.cut()
+                since_cut = 0
             if stream.ledger is not None:
                 stream.ledger.owners = [place[slot.offset] for slot in unit.slots]
             code_unit(stream, learned, unit, whole)
+            since_cut += len(unit.slots) * unit.count
         if stream.decoding:
             for relation in related:
                 relation.store(whole)
         done += group
 
 
-def _bill(
-    slots: Sequence[Slot], ledger: Ledger, graph_bytes: int, packed_graph: int, total: int
-) -> Bill:
-    weights = total - _HEADER.size - packed_graph
+def _bill(slots: Sequence[Slot], ledger: Ledger, header: _Header) -> Bill:
+    weights = header.total - _HEADER.size - header.packed_graph_bytes
     given = shared_out(ledger.bits, weights)
-    spare = weights - sum(given.values())
+    own = _HEADER.size + weights - sum(given.values())
     parts: list[dict[str, int]] = [{} for _ in slots]
     for (owner, part), size in given.items():
         if size:
             parts[owner][part] = size
+    graph = {GRAPH: header.packed_graph_bytes}
     return Bill(
         entries=(
-            Entry(name=HEADER, raw_bytes=0, parts={HEADER: _HEADER.size + spare}),
-            Entry(name=GRAPH, raw_bytes=graph_bytes, parts={GRAPH: packed_graph}),
+            Entry(name=HEADER, raw_bytes=0, parts={HEADER: own}),
+            Entry(name=GRAPH, raw_bytes=header.graph_bytes, parts=graph),
             *(
                 Entry(name=slot.name, raw_bytes=slot.bytes, parts=part)
                 for slot, part in zip(slots, parts, strict=True)

@@ -37,7 +37,8 @@ class Relation:
         if self.factor is None:
             whole[self.slot.offset : self.slot.offset + self.slot.bytes] = content
         else:
-            made = _numbers(self.source, whole) * _numbers(self.factor, whole)
+            with np.errstate(all="ignore"):
+                made = _numbers(self.source, whole) * _numbers(self.factor, whole)
             whole[self.slot.offset : self.slot.offset + self.slot.bytes] = made.tobytes()
 
 
@@ -115,6 +116,9 @@ def _product(
     whole: memoryview,
 ) -> Relation | None:
     wanted = _numbers(slot, whole)
+    if not np.isfinite(wanted).all():
+        # Which bits a product that is no number has differs between processors.
+        return None
     with np.errstate(all="ignore"):
         for source in reversed(sources):
             vector = _numbers(source, whole)

@@ -83,7 +83,10 @@ def inspect(
     """
     if Path(model).suffix in SUFFIXES:
         artifact = Artifact.of(model)
-        bill = bill_of(artifact.path.read_bytes()) if artifact.format == "lil" else None
+        bill = None
+        if artifact.format == "lil":
+            with artifact.path.open("rb") as packed:
+                bill = bill_of(packed)
         return FileInspection(artifact=artifact, cost=file_cost(model), bill=bill)
     from lilliput.models.inspect import inspect_network
     from lilliput.models.source import load_network

@@ -48,14 +48,14 @@ def unpack(
     if not file.is_file():
         raise LilliputError(f"no file at {str(file)!r}", hint="check the path")
     target = chosen(file, out, ".onnx")
-    packed = file.read_bytes()
     began = time.perf_counter()
     try:
-        content = decode(packed, max_bytes=max_bytes)
+        with file.open("rb") as packed:
+            content = decode(packed, max_bytes=max_bytes)
     except Refused as refused:
         raise Refused(refused.thing, at=str(file), hint=refused.hint) from refused
     seconds = time.perf_counter() - began
-    write_atomically(target, bytes(content))
+    write_atomically(target, content)
     return Unpacked(
         path=target,
         source=file,
