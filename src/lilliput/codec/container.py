@@ -21,7 +21,7 @@ from lilliput.codec import wire
 from lilliput.codec.bill import GRAPH, HEADER, Bill, Entry, Ledger, shared_out
 from lilliput.codec.coder import Reader, Stream, Writer
 from lilliput.codec.payload import groups, units
-from lilliput.codec.plain import pack_plain, unpack_plain
+from lilliput.codec.plain import pack_plain, quick_look, unpack_plain
 from lilliput.codec.relations import code_relations
 from lilliput.codec.tensors import Learned, code_unit
 from lilliput.codec.wire import Slot
@@ -66,7 +66,7 @@ def encode(content: bytes) -> tuple[bytes, Bill]:
     slots = wire.payloads(content)
     packed, bill = _encoded(content, slots)
     # A file that is no network's: a quick look at what a general compressor would do with it.
-    if len(zlib.compress(content, 1)) < len(packed):
+    if quick_look(content) < len(packed):
         plain, its_bill = _encoded(content, [])
         if len(plain) < len(packed):
             return plain, its_bill

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lilliput.codec.coder import Stream
-from lilliput.codec.context import Context, Pass, Shape
+from lilliput.codec.context import LARGEST, Context, Pass, Shape
 from lilliput.codec.prediction import coefficient_table, predict
 from lilliput.codec.tables import Counts, Ints, Small, Table, log_of
 
@@ -75,23 +75,13 @@ def _usual_exponents(count: int) -> Counts:
 
 @dataclass
 class _Fields:
-    """The fields of a unit, (G, O, I, K) each; `rest` is the mantissa below its first bits."""
+    """The fields of some numbers, flat; `rest` is the mantissa below its first bits."""
 
     zero: NDArray[np.bool_]
     exponent: Small
     sign: Small
     top: Small
     rest: Words
-
-    @classmethod
-    def empty(cls, shape: Shape) -> _Fields:
-        return cls(
-            zero=np.zeros(shape, np.bool_),
-            exponent=np.zeros(shape, np.int16),
-            sign=np.zeros(shape, np.int16),
-            top=np.zeros(shape, np.int16),
-            rest=np.zeros(shape, np.uint64),
-        )
 
     @classmethod
     def of(cls, words: Words, form: Format) -> _Fields:
@@ -106,11 +96,19 @@ class _Fields:
         )
 
     def words(self, form: Format) -> Words:
-        made = (self.sign.astype(np.uint64) << np.uint64(form.exponent)) | self.exponent.astype(
-            np.uint64
-        )
-        made = (made << np.uint64(TOP)) | self.top.astype(np.uint64)
-        return (made << np.uint64(form.mantissa - TOP)) | self.rest
+        # Sign, exponent and first bits of the mantissa have at most 15 bits together.
+        high = (self.sign << np.int16(form.exponent + TOP)) | (self.exponent << np.int16(TOP))
+        high |= self.top
+        return (high.astype(np.uint64) << np.uint64(form.mantissa - TOP)) | self.rest
+
+    def proxies(self, largest: int) -> NDArray[np.float32]:
+        """The numbers as integers of at most 12 bits, the largest exponent on top."""
+        down = (np.int16(largest) - self.exponent).clip(0, 15)
+        found = ((self.top + np.int16(1 << TOP)) << np.int16(11 - TOP)) >> down
+        found *= np.int16(1) - np.int16(2) * self.sign
+        found *= ~self.zero
+        proxies: NDArray[np.float32] = found.astype(np.float32)
+        return proxies
 
 
 @dataclass(frozen=True)
@@ -123,16 +121,17 @@ class _Facts:
     spare: int
 
     @classmethod
-    def coded(cls, stream: Stream, form: Format, fields: _Fields | None) -> _Facts:
+    def coded(cls, stream: Stream, form: Format, words: Words | None) -> _Facts:
         """Send or receive them."""
         told = [0, 0, 0, 0]
-        if fields is not None:
-            spare = int(np.bitwise_or.reduce(fields.rest, axis=None))
+        if words is not None:
+            fields = _Fields.of(words.ravel(), form)
+            used = int(np.bitwise_or.reduce(fields.rest))
             told = [
                 int(fields.exponent.max()),
                 int(fields.zero.any()),
-                int(bool(fields.sign[fields.zero].any())),
-                (spare & -spare).bit_length() - 1 if spare else form.mantissa - TOP,
+                int(fields.sign[fields.zero].any()),
+                (used & -used).bit_length() - 1 if used else form.mantissa - TOP,
             ]
         sizes = (1 << form.exponent, 2, 2, form.mantissa - TOP + 1)
         stream.book_as("context", 0)
@@ -158,128 +157,134 @@ def code_floats(
         kernel: Sides of the kernel.
         words: (G, O, I, K) for an encoder.
     """
-    given = None if words is None else _Fields.of(words, form)
-    facts = _Facts.coded(stream, form, given)
-    fields = _Fields.empty(shape) if given is None else given
-    context = Context(shape, kernel, 4095)
+    facts = _Facts.coded(stream, form, words)
+    context = Context(shape, kernel, LARGEST)
+    found = np.empty((shape[3], *shape[:3]), np.uint64)
     for where in context.passes():
-        _code_pass(stream, tables, form, facts, context, where, fields)
-    _code_rest(stream, form, facts, fields)
-    return fields.words(form)
-
-
-def _code_pass(
-    stream: Stream,
-    tables: Tables,
-    form: Format,
-    facts: _Facts,
-    context: Context,
-    where: Pass,
-    fields: _Fields,
-) -> None:
-    here = (slice(None), where.rows, where.columns, where.plane)
-    given = None if stream.decoding else _proxies(fields, here, facts)
-    expected, _ = predict(stream, tables.coefficient, context, where, given)
-    size = context.size(where)
-
-    zero = fields.zero[here].ravel()
-    each = zero.size // len(fields.zero)
-    if facts.some_zero:
-        stream.book_as("significance", each)
-        classes = np.zeros(zero.size, np.int16) if size is None else _size_class(size)
-        zero = stream.code(zero.astype(np.int32), classes, tables.zero).astype(np.bool_)
-    live = np.flatnonzero(~zero) if facts.some_zero else _ALL
-    signs = _ALL if facts.signed_zero else live
-
-    stream.book_as("values", each)
-    usual = np.full(zero.size, facts.largest - 2, np.int16)
-    row = np.zeros(zero.size, np.int16)
-    if size is not None:
-        usual = np.int16(facts.largest - 11) + (size >> 4)
-        row = ((size >> 3) & 1) + np.int16(1)
-    mask = np.int16((1 << form.exponent) - 1)
-    below = ((usual - fields.exponent[here].ravel())[live] & mask).astype(np.int32)
-    below = stream.code(below, row[live], tables.exponent, _listed(live))
-    exponent = np.zeros(zero.size, np.int16)
-    exponent[live] = (usual[live] - below) & mask
-
-    place = (usual - exponent + np.int16(_BEFORE)).clip(0, _PLACES - 1)[live]
-    top = np.zeros(zero.size, np.int16)
-    told = fields.top[here].ravel()[live].astype(np.int32)
-    top[live] = stream.code(told, place, tables.top, _listed(live))
-
-    row, flip = _sign_class(expected, size, facts.largest - exponent)
-    sign = np.zeros(zero.size, np.int16)
-    told = (fields.sign[here].ravel() ^ flip)[signs].astype(np.int32)
-    sign[signs] = stream.code(told, row[signs], tables.sign, _listed(signs)) ^ flip[signs]
-
-    plane = fields.zero[here].shape
-    for field, found in (
-        (fields.zero, zero),
-        (fields.exponent, exponent),
-        (fields.top, top),
-        (fields.sign, sign),
-    ):
-        field[here] = found.reshape(plane)
-    context.learn(where, _proxies(fields, here, facts).ravel())
+        given = None
+        if words is not None:
+            given = _Fields.of(words[:, where.rows, where.columns, where.plane].ravel(), form)
+        fields = _Pass(stream, tables, form, facts, context, where).coded(given)
+        context.learn(where, fields.proxies(facts.largest))
+        part = found[where.plane, :, where.rows, where.columns]
+        part[...] = fields.words(form).reshape(part.shape)
+    return np.moveaxis(found, 0, 3)
 
 
 _ALL = slice(None)
+_Places = NDArray[np.intp] | slice
 
 
-def _listed(places: NDArray[np.intp] | slice) -> NDArray[np.intp] | None:
-    return None if isinstance(places, slice) else places
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over the numbers of a unit; a method for each field."""
 
+    stream: Stream
+    tables: Tables
+    form: Format
+    facts: _Facts
+    context: Context
+    where: Pass
 
-def _proxies(
-    fields: _Fields, here: tuple[slice, slice, slice, int], facts: _Facts
-) -> NDArray[np.float32]:
-    """The numbers as integers of at most 12 bits, the largest exponent on top."""
-    down = (facts.largest - fields.exponent[here]).clip(0, 15)
-    found = ((fields.top[here] + np.int16(1 << TOP)) << np.int16(11 - TOP)) >> down
-    found[fields.zero[here]] = 0
-    signed: NDArray[np.float32] = np.where(fields.sign[here] == 1, -found, found).astype(np.float32)
-    return signed
+    def coded(self, given: _Fields | None) -> _Fields:
+        """All fields, one after the other."""
+        count = self.context.count(self.where)
+        proxies = None if given is None else given.proxies(self.facts.largest)
+        table = self.tables.coefficient
+        expected, _ = predict(self.stream, table, self.context, self.where, proxies)
+        size = self.context.size(self.where)
 
+        zero = np.zeros(count, np.bool_)
+        live: _Places = _ALL
+        if self.facts.some_zero:
+            self.stream.book_as("significance", count // self.context.shape[0])
+            zero = self._zero(given, size, count)
+            live = np.flatnonzero(~zero)
+        self.stream.book_as("values", count // self.context.shape[0])
+        exponent, usual = self._exponent(given, size, live, count)
+        fields = _Fields(
+            zero=zero,
+            exponent=exponent,
+            sign=np.zeros(count, np.int16),
+            top=np.zeros(count, np.int16),
+            rest=np.zeros(count, np.uint64),
+        )
+        place = (usual - exponent + np.int16(_BEFORE)).clip(0, _PLACES - 1)[live]
+        told = None if given is None else given.top
+        fields.top[live] = self._code(told, place, self.tables.top, live)
+        self._sign(given, fields, expected, size, _ALL if self.facts.signed_zero else live)
+        self._rest(given, fields, live)
+        return fields
 
-def _size_class(size: Small) -> Small:
-    return (size >> 3).clip(-2, _SIZES - 3) + np.int16(3)
+    def _code(self, given: Small | None, row: Small, table: Table, places: _Places) -> Ints:
+        """Symbols at some places of the pass; `row` is at these places only."""
+        told = None if given is None else given[places].astype(np.int32)
+        return self.stream.code(told, row, table, None if isinstance(places, slice) else places)
 
+    def _zero(self, given: _Fields | None, size: Small | None, count: int) -> NDArray[np.bool_]:
+        row = np.zeros(count, np.int16)
+        if size is not None:
+            row = (size >> 3).clip(-2, _SIZES - 3) + np.int16(3)
+        told = None if given is None else given.zero.astype(np.int16)
+        return self._code(told, row, self.tables.zero, _ALL).astype(np.bool_)
 
-def _sign_class(expected: Small | None, size: Small | None, down: Small) -> tuple[Small, Small]:
-    """How sure the expected value makes the sign, in octaves, and the sign that it has."""
-    if expected is None or size is None:
-        return np.zeros(down.size, np.int16), np.zeros(down.size, np.int16)
-    # log2 of |expected| |value| / size**2, where the value is 2**(11 - down).
-    sure = (
-        log_of(np.abs(expected), 1 << 15)
-        - np.int16(2) * size
-        + np.int16(16) * (np.int16(8) - down.clip(0, 15))
-    )
-    return (sure >> 4).clip(-5, 3) + np.int16(6), (expected < 0).astype(np.int16)
+    def _exponent(
+        self, given: _Fields | None, size: Small | None, live: _Places, count: int
+    ) -> tuple[Small, Small]:
+        """The exponents, and those that were expected."""
+        usual = np.full(count, self.facts.largest - 2, np.int16)
+        row = np.zeros(count, np.int16)
+        if size is not None:
+            usual = np.int16(self.facts.largest - 11) + (size >> 4)
+            row = ((size >> 3) & 1) + np.int16(1)
+        mask = np.int16((1 << self.form.exponent) - 1)
+        told = None if given is None else (usual - given.exponent) & mask
+        below = self._code(told, row[live], self.tables.exponent, live)
+        exponent = np.zeros(count, np.int16)
+        exponent[live] = (usual[live] - below) & mask
+        return exponent, usual
 
+    def _sign(
+        self,
+        given: _Fields | None,
+        fields: _Fields,
+        expected: Small | None,
+        size: Small | None,
+        places: _Places,
+    ) -> None:
+        """By how sure the expected value makes it, in octaves."""
+        row, flip = np.zeros((2, fields.sign.size), np.int16)
+        if expected is not None and size is not None:
+            # log2 of |expected| |value| / size**2, where the value is 2**(11 - down).
+            down = (np.int16(self.facts.largest) - fields.exponent).clip(0, 15)
+            sure = log_of(np.abs(expected), 1 << 15) - np.int16(2) * size
+            sure += np.int16(16) * (np.int16(8) - down)
+            row = (sure >> 4).clip(-5, 3) + np.int16(6)
+            flip = (expected < 0).astype(np.int16)
+        told = None if given is None else given.sign ^ flip
+        coded = self._code(told, row[places], self.tables.sign, places)
+        fields.sign[places] = coded ^ flip[places]
 
-def _code_rest(stream: Stream, form: Format, facts: _Facts, fields: _Fields) -> None:
-    widths = _widths(form, facts, fields)
-    rest = fields.rest.ravel()
-    stream.book_as("values", rest.size // len(fields.rest))
-    for width in np.flatnonzero(np.bincount(widths)).tolist():
-        chosen = np.flatnonzero(widths == width)
-        lowest = form.mantissa - TOP - width
-        for piece in range(0, width, PIECE):
-            bits = min(PIECE, width - piece)
-            shift = np.uint64(lowest + width - piece - bits)
-            told = ((rest[chosen] >> shift) & np.uint64((1 << bits) - 1)).astype(np.int32)
-            found = stream.uniform(told, chosen.size, 1 << bits, chosen)
-            if stream.decoding:
-                rest[chosen] |= found.astype(np.uint64) << shift
-    fields.rest[...] = rest.reshape(fields.rest.shape)
+    def _rest(self, given: _Fields | None, fields: _Fields, live: _Places) -> None:
+        """The rest of each mantissa, by its width."""
+        if not self.form.whole:
+            width = self.form.mantissa - TOP - self.facts.spare
+            self._bits(given, fields, live, width)
+            return
+        widths = (fields.exponent - np.int16(_UNIT_EXPONENT + TOP)).clip(0)
+        widths[fields.zero] = 0
+        for width in np.flatnonzero(np.bincount(widths)).tolist():
+            self._bits(given, fields, np.flatnonzero(widths == width), width)
 
-
-def _widths(form: Format, facts: _Facts, fields: _Fields) -> Ints:
-    """Bits of the rest of each mantissa; none of a zero."""
-    if form.whole:
-        widths = (fields.exponent.astype(np.int32) - _UNIT_EXPONENT - TOP).clip(0)
-    else:
-        widths = np.full(fields.zero.shape, form.mantissa - TOP - facts.spare, np.int32)
-    return np.where(fields.zero, 0, widths).ravel()
+    def _bits(self, given: _Fields | None, fields: _Fields, places: _Places, width: int) -> None:
+        listed = None if isinstance(places, slice) else places
+        count = fields.rest[places].size
+        lowest = self.form.mantissa - TOP - width
+        for taken in range(0, width, PIECE):
+            bits = min(PIECE, width - taken)
+            shift = np.uint64(lowest + width - taken - bits)
+            told = None
+            if given is not None:
+                told = ((given.rest[places] >> shift) & np.uint64((1 << bits) - 1)).astype(np.int32)
+            found = self.stream.uniform(told, count, 1 << bits, listed)
+            fields.rest[places] |= found.astype(np.uint64) << shift

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +21,7 @@ from lilliput.codec.payload import (
     load,
     store,
 )
-from lilliput.codec.plain import pack_plain, unpack_plain
+from lilliput.codec.plain import pack_plain, quick_look, unpack_plain
 from lilliput.codec.tables import Ints
 from lilliput.codec.wire import BITS
 from lilliput.errors import Refused
@@ -63,7 +62,7 @@ def _best(learned: Learned, unit: Unit, whole: memoryview) -> int:
     if not _restores(unit, whole):
         return BYTES
     raw = b"".join(contents(unit, whole))
-    quick = 8 * len(zlib.compress(raw, 1))
+    quick = 8 * quick_look(raw)
     ways = [DIRECT]
     if unit.data_type in FLOATS and all(has_few_values(slot, whole) for slot in unit.slots):
         ways.append(CODEBOOK)
