@@ -15,8 +15,8 @@ from lilliput.codec.tables import Counts, Ints, Small, Table, bell
 
 # Classes of size are half octaves. Where values are small it matters where between two integers
 # the expected value lies, and such classes are split by that.
-_SMALLEST, _FINE_BELOW, _LARGEST = -4, 5, 16
-_PARTS = 8
+_SMALLEST, _FINE_BELOW, _LARGEST = -4, 4, 16
+_PARTS = 4
 _FIRST_COARSE = 1 + (_FINE_BELOW - _SMALLEST) * _PARTS
 _ROWS = _FIRST_COARSE + _LARGEST - _FINE_BELOW
 _WEIGHT = 32
@@ -56,7 +56,7 @@ def _bells(levels: int) -> Counts:
     rows = [np.full(levels, 4096 // levels + 1.0)]
     for half_octave in range(_SMALLEST, _LARGEST):
         parts = _PARTS if half_octave < _FINE_BELOW else 1
-        rows += [bell(levels, 8 * half_octave + 4, part) for part in range(parts)]
+        rows += [bell(levels, 8 * half_octave + 4, 2 * part) for part in range(parts)]
     return np.array(rows)
 
 
@@ -135,7 +135,7 @@ def _classes(context: Context, where: Pass, expected: Small | None, smaller: int
         return coarse
     fine = (half_octaves - np.int16(_SMALLEST)) * np.int16(_PARTS) + np.int16(1)
     if expected is not None:
-        fine += expected & 7
+        fine += (expected & 7) >> 1
     return np.where(half_octaves < _FINE_BELOW, fine, coarse)
 
 
