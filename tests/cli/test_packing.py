@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import lilliput
 from lilliput.artifact import ArtifactMetadata
 from lilliput.cli import app
-from lilliput.errors import LilliputError, Refused
+from lilliput.errors import LilliputError, Refused, VerificationFailed
 from lilliput.onnx_io import read_model, set_metadata, write_model
 from lilliput.runtimes.opening import open_session
 from lilliput.target import Target
@@ -116,6 +116,15 @@ def test_a_tensor_in_another_file_is_refused(network: Path):
     network.write_bytes(model.SerializeToString())
     with pytest.raises(Refused, match="lies in another file"):
         lilliput.pack(network)
+
+
+def test_what_does_not_come_back_is_not_kept(network: Path, monkeypatch: pytest.MonkeyPatch):
+    from lilliput.verbs import pack
+
+    monkeypatch.setattr(pack, "decode", lambda packed, max_bytes: b"something else")
+    with pytest.raises(VerificationFailed, match="does not come back as it was; nothing is writ"):
+        lilliput.pack(network)
+    assert not network.with_suffix(".lil").exists()
 
 
 def test_the_limit_can_be_raised(packed: Path, tmp_path: Path):

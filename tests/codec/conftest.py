@@ -88,11 +88,14 @@ def four_bits() -> bytes:
     """A file with packed 4-bit tensors, one of an odd number of elements."""
     rng = np.random.default_rng(0)
     made = onnx.load_from_string(_model_of({}))
-    for name, kind, shape in (("s", TensorProto.INT4, (8, 9)), ("u", TensorProto.UINT4, (3, 7))):
-        low = -8 if kind == TensorProto.INT4 else 0
-        values = rng.integers(low, low + 16, shape)
-        made.graph.initializer.append(helper.make_tensor(name, kind, shape, values.ravel()))
-    for tensor in made.graph.initializer:
-        packed = numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name)
-        tensor.CopyFrom(packed)
+    for name, kind, shape in (
+        ("s", TensorProto.INT4, (40, 30)),
+        ("u", TensorProto.UINT4, (33, 37)),
+    ):
+        count = shape[0] * shape[1]
+        nibbles = np.zeros(count + count % 2, np.uint8)
+        middle = 8 if kind == TensorProto.INT4 else 0
+        nibbles[:count] = (rng.binomial(15, 0.5, count) - middle) & 15
+        packed = (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
+        made.graph.initializer.add(name=name, data_type=kind, dims=shape, raw_data=packed)
     return made.SerializeToString()

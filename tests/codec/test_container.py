@@ -38,6 +38,8 @@ def test_what_repeats_across_shapes_is_left_to_lzma(model_of):
 
 
 def test_packed_nibbles_come_back(four_bits):
+    _, bill = encode(four_bits)
+    assert [entry.raw_bytes for entry in bill.entries[2:]] == [600, 611]
     round_trip(four_bits)
 
 
@@ -77,7 +79,7 @@ def test_tensors_larger_than_a_unit_come_in_parts(monkeypatch, model_of, kind, s
 
 
 def test_nibbles_larger_than_a_unit_come_in_pairs(monkeypatch, four_bits):
-    monkeypatch.setattr(payload, "UNIT", 16)
+    monkeypatch.setattr(payload, "UNIT", 160)
     round_trip(four_bits)
 
 
@@ -162,7 +164,10 @@ def test_the_bill_names_the_parts(mixed):
 @pytest.mark.slow
 def test_committed_int8_files_come_back_smaller():
     folder = Path(__file__).parents[2] / "benchmarks" / "artifacts"
-    for path in sorted(folder.glob("int8-*.onnx")):
+    for name in ("resnet8", "resnet20", "resnet56"):
+        path = folder / f"int8-{name}.onnx"
+        if not path.is_file():
+            pytest.skip(f"no {path}")
         content = path.read_bytes()
         usual = len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
         assert len(round_trip(content)) < 0.98 * usual

@@ -11,19 +11,21 @@ import pytest
 from lilliput.codec.container import encode
 
 MEASURE = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from lilliput.codec.container import decode
-from lilliput.codec import tensors
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# Of this process only: what getrusage tells begins with the peak of the one that started it.
+peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+before = peak()
 with Path(sys.argv[1]).open("rb") as packed:
     content = decode(packed)
-print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), len(content))
+print(peak() - before, len(content))
 print(*[name for name in ("torch", "onnx", "onnxruntime") if name in sys.modules])
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 @pytest.mark.parametrize("kind", ["float32", "int8"])
 def test_unpacking_peaks_at_twice_the_model(model_of, tmp_path, kind):
     rng = np.random.default_rng(0)
@@ -38,5 +40,5 @@ def test_unpacking_peaks_at_twice_the_model(model_of, tmp_path, kind):
     figures, modules = done.stdout.splitlines()
     peak, length = map(int, figures.split())
     assert length == len(content)
-    assert peak <= 2 * length
+    assert length < peak <= 2 * length
     assert modules == ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log2
 from typing import Any
 
@@ -67,14 +68,16 @@ class Stream:
             self.ledger.book(np.full(count, log2(size)), places)
         if size == 1 or count == 0:
             return np.zeros(count, np.int32)
-        return self._all(symbols, count, constriction.stream.model.Uniform(size))
+        return self._all(symbols, count, _even(size))
 
     def cut(self) -> None:
         """End the piece of code at work and begin the next, so that none is large."""
 
     def number(self, number: int, size: int) -> int:
         """One of 0 ... size - 1, all equally likely."""
-        return int(self.uniform(np.array([number], np.int32), 1, size)[0])
+        if self.ledger is not None:
+            self.ledger.book(np.array([log2(size)]), None)
+        return 0 if size == 1 else self._one(number, _even(size))
 
     def book_as(self, part: str, each: int) -> None:
         """What follows belongs to this part of the tensors, `each` symbols to every one."""
@@ -103,6 +106,9 @@ class Stream:
 
     def _all(self, symbols: Ints | None, count: int, model: Any) -> Ints:
         raise NotImplementedError
+
+    def _one(self, number: int, model: Any) -> int:
+        return int(self._all(np.array([number], np.int32), 1, model)[0])
 
 
 class Writer(Stream):
@@ -154,6 +160,17 @@ class Reader(Stream):
         except AssertionError as error:
             raise Refused("the packed weights are damaged") from error
         return found
+
+    def _one(self, number: int, model: Any) -> int:  # noqa: ARG002
+        try:
+            return int(self._coder.decode(model))
+        except AssertionError as error:
+            raise Refused("the packed weights are damaged") from error
+
+
+@lru_cache(64)
+def _even(size: int) -> Any:
+    return constriction.stream.model.Uniform(size)
 
 
 @dataclass(frozen=True)

@@ -67,16 +67,16 @@ def code_relations(
     own: list[Slot] = []
     parts: tuple[list[Slot], list[Slot]] = ([], [])
     related: list[Relation] = []
-    for slot in group:
-        relation = found.get(slot)
-        kind = _OWN if relation is None else _COPY if relation.factor is None else _PRODUCT
-        kind = stream.number(_FEW if slot in few else kind, 4)
+    told = [_FEW if slot in few else _kind(found.get(slot)) for slot in group]
+    kinds = stream.uniform(np.array(told, np.int32), len(group), 4).tolist()
+    for slot, kind in zip(group, kinds, strict=True):
         if kind in (_OWN, _FEW):
             own.append(slot)
             parts[kind == _FEW].append(slot)
             continue
         if not own or (kind == _PRODUCT and not factors):
             raise Refused("the packed weights are damaged")
+        relation = found.get(slot)
         source = stream.number(own.index(relation.source) if relation else 0, len(own))
         factor = None
         if kind == _PRODUCT:
@@ -84,6 +84,12 @@ def code_relations(
             factor = factors[stream.number(number, len(factors))]
         related.append(Relation(slot, own[source], factor))
     return parts, related
+
+
+def _kind(relation: Relation | None) -> int:
+    if relation is None:
+        return _OWN
+    return _COPY if relation.factor is None else _PRODUCT
 
 
 def _relations(

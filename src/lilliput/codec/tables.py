@@ -93,6 +93,7 @@ class Table:
     def __init__(self, first: Counts, *, weight: int, limit: int = 1 << 22) -> None:
         self.counts = np.ascontiguousarray(first)
         self.weight, self.limit = weight, limit
+        self._sums = self.counts.sum(1)
 
     @classmethod
     def flat(cls, classes: int, symbols: int, *, limit: int = 1 << 22) -> Table:
@@ -101,11 +102,10 @@ class Table:
 
     def learn(self, rows: NDArray[np.intp], sorted_symbols: Ints, sizes: NDArray[np.intp]) -> None:
         """Count what was seen: `sizes[n]` symbols in class `rows[n]`, then those of the next."""
-        width = self.counts.shape[1]
-        places = sorted_symbols + np.repeat(np.arange(rows.size, dtype=np.int32) * width, sizes)
-        seen = np.bincount(places, minlength=rows.size * width).reshape(rows.size, width)
-        counts = self.counts[rows] + self.weight * seen
-        full = counts.sum(1) > self.limit
-        if full.any():
-            counts[full] = counts[full] // 2 + 1
-        self.counts[rows] = counts
+        begins = np.repeat(rows * self.counts.shape[1], sizes)
+        np.add.at(self.counts.reshape(-1), begins + sorted_symbols, float(self.weight))
+        self._sums[rows] += self.weight * sizes
+        full = rows[self._sums[rows] > self.limit]
+        if full.size:
+            self.counts[full] = self.counts[full] // 2 + 1
+            self._sums[full] = self.counts[full].sum(1)

@@ -10,9 +10,8 @@ where a payload belongs a skeleton simply has nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from math import prod
 
 from lilliput.errors import Refused
@@ -110,9 +109,10 @@ def paste(skeleton: bytes, slots: Iterable[Slot], whole: memoryview) -> None:
 
 def _found(walk: _Walk) -> list[Slot]:
     try:
-        return list(islice(walk.message("model", walk.total, 0), MOST_TENSORS))
+        walk.message("model", walk.total, 0)
     except Unreadable:
         return []
+    return walk.found
 
 
 class _Walk:
@@ -121,28 +121,41 @@ class _Walk:
     def __init__(self, content: bytes, total: int, *, cut: bool) -> None:
         self.content, self.total, self.cut = content, total, cut
         self.here = self.gap = 0
+        self.found: list[Slot] = []
 
-    def message(self, kind: str, end: int, depth: int) -> Iterator[Slot]:
-        """Every payload inside the message that ends at `end` (of the whole file)."""
+    def message(self, kind: str, end: int, depth: int) -> None:
+        """Find every payload inside the message that ends at `end` (of the whole file)."""
         if depth > _DEEPEST:
             raise Unreadable
         if kind == "tensor":
-            yield from self._tensor(end)
+            self._tensor(end)
             return
-        children = _CHILDREN[kind]
+        children, content = _CHILDREN[kind], self.content
         while self.here + self.gap < end:
-            tag = self._varint()
-            if tag & 7 == _LENGTH and tag >> 3 in children:
-                inner = self._end(end)
-                if inner - self.here - self.gap < _WORTH_A_LOOK:
-                    self.here = inner - self.gap
-                    continue
-                yield from self.message(children[tag >> 3], inner, depth + 1)
-            else:
-                self._skip(tag & 7, end)
+            # Most fields are short texts that lead nowhere.
+            short = content[self.here : self.here + 2]
+            if (
+                len(short) == 2
+                and short[0] & 0x87 == _LENGTH
+                and short[1] < 0x80
+                and short[0] >> 3 not in children
+            ):
+                self.here += 2 + short[1]
+                continue
+            self._field(self._varint(), children, end, depth)
         self._must(self.here + self.gap == end)
 
-    def _tensor(self, end: int) -> Iterator[Slot]:
+    def _field(self, tag: int, children: Mapping[int, str], end: int, depth: int) -> None:
+        if tag & 7 != _LENGTH or tag >> 3 not in children:
+            self._skip(tag & 7, end)
+            return
+        inner = self._end(end)
+        if inner - self.here - self.gap < _WORTH_A_LOOK:
+            self.here = inner - self.gap
+        else:
+            self.message(children[tag >> 3], inner, depth + 1)
+
+    def _tensor(self, end: int) -> None:
         dims: list[int] = []
         data_type, name, slot = 0, "", None
         while self.here + self.gap < end:
@@ -163,7 +176,7 @@ class _Walk:
         self._must(self.here + self.gap == end)
         if slot is not None:
             # The name often follows the contents.
-            yield Slot(name, slot.data_type, slot.shape, slot.offset, slot.bytes)
+            self.found.append(Slot(name, slot.data_type, slot.shape, slot.offset, slot.bytes))
 
     def _numbers(self, wire: int, end: int) -> list[int]:
         if wire == _VARINT:
@@ -177,7 +190,8 @@ class _Walk:
 
     def _payload(self, number: int, data_type: int, dims: list[int], stop: int) -> Slot | None:
         begin = self.here + self.gap
-        if not _is_content(number, data_type, dims, stop - begin):
+        full = len(self.found) >= MOST_TENSORS
+        if full or not _is_content(number, data_type, dims, stop - begin):
             self._take(stop)
             return None
         if self.cut:
@@ -244,4 +258,4 @@ def _is_content(number: int, data_type: int, dims: list[int], length: int) -> bo
     bits = BITS.get(data_type)
     if bits is None or (number == _FLOAT_DATA and data_type != 1):
         return False
-    return length > 0 and length * 8 == prod(dims) * bits
+    return length > 0 and length == -(-prod(dims) * bits // 8)
