@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lilliput.columns import aligned
 from lilliput.noun import Noun
 from lilliput.units import format_bytes
 
@@ -65,14 +66,7 @@ class Bill(Noun):
         rows = [head, *(self._cells(entry, names) for entry in self._worth_showing())]
         total = Entry(name="total", raw_bytes=self.raw_bytes, parts=self.parts)
         rows.append(self._cells(total, names))
-        widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
-        return "\n".join(
-            "  ".join(
-                cell.rjust(width) if n else cell.ljust(width)
-                for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        )
+        return "\n".join(aligned(rows, right=range(1, len(head))))
 
     def _worth_showing(self) -> list[Entry]:
         """The largest entries in their order, and one for all the small ones."""

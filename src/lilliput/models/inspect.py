@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
 from lilliput.artifact import TensorSpec
+from lilliput.columns import aligned
 from lilliput.network import Network
 from lilliput.noun import Noun
 from lilliput.prune.analysis import Analysis, Group, op_macs
@@ -143,7 +144,7 @@ def _lines(found: Inspection) -> Iterator[str]:
         (r.path or "(itself)", r.kind, "×".join(map(str, r.weight)), f"{r.params:,}", f"{r.macs:,}")
         for r in found.layers
     ]
-    yield from _table(rows, right={3, 4})
+    yield from aligned(rows, right=(3, 4))
     yield ""
     yield f"{len(found.groups)} groups of channels can be cut"
     for group in found.groups:
@@ -165,13 +166,3 @@ def _size(size: int | None) -> str:
 def _some(layers: tuple[str, ...]) -> str:
     shown = ", ".join(layers[:6])
     return shown if len(layers) <= 6 else f"{shown} and {len(layers) - 6} more"
-
-
-def _table(rows: Sequence[Sequence[str]], right: set[int]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            text.rjust(width) if column in right else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lilliput.columns import GAP, aligned
 from lilliput.runs.rows import NARROW, Row, filled_columns, headers
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 WITHOUT_TERMINAL = 120
 """Characters of a line in a pipe or a log, unless COLUMNS says otherwise."""
 
-GAP = 2
 LEFT = ("file", "precision", "made by")
 
 MORE = ("precision", "also", "made by", "p90", "MACs", "weights")
@@ -62,17 +62,9 @@ def fitted(rows: Sequence[Row], width: int) -> list[str]:
             columns.append(name)
     room = width - _needed(rows, cells, columns) + _widest(rows, cells, "file")
     cells = [{**line, "file": shortened(line["file"], max(room, 8))} for line in cells]
-    widths = [_widest(rows, cells, name) for name in columns]
     table = [headers(rows, columns), *([line[name] for name in columns] for line in cells)]
-    return [
-        (" " * GAP)
-        .join(
-            text.ljust(size) if name in LEFT else text.rjust(size)
-            for name, text, size in zip(columns, line, widths, strict=True)
-        )
-        .rstrip()
-        for line in table
-    ]
+    right = [n for n, name in enumerate(columns) if name not in LEFT]
+    return aligned(table, right=right)
 
 
 def shortened(text: str, width: int) -> str:
@@ -93,7 +85,7 @@ def _widest(rows: Sequence[Row], cells: Sequence[Mapping[str, str]], name: str) 
 
 
 def _needed(rows: Sequence[Row], cells: Sequence[Mapping[str, str]], columns: Sequence[str]) -> int:
-    return sum(_widest(rows, cells, name) for name in columns) + GAP * (len(columns) - 1)
+    return sum(_widest(rows, cells, name) for name in columns) + len(GAP) * (len(columns) - 1)
 
 
 def _width_of_a_pipe() -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lilliput.artifact import Artifact
+from lilliput.columns import aligned
 from lilliput.measurement import ALSO, Measurement
 from lilliput.runs.front import Figured
 from lilliput.units import format_bytes, format_count, format_ms
@@ -161,11 +162,7 @@ def filled_columns(rows: Sequence[Row], columns: Sequence[str] = WIDE) -> tuple[
 def plain_table(rows: Sequence[Row], columns: Sequence[str] = NARROW) -> str:
     """The rows as aligned text."""
     lines = [headers(rows, columns), *([row.cells()[c] for c in columns] for row in rows)]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return "\n".join(aligned(lines))
 
 
 def made_by(history: Sequence[Mapping[str, Any]]) -> str:

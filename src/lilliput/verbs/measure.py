@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lilliput.columns import aligned
 from lilliput.context import Progress
 from lilliput.errors import LilliputError
 from lilliput.meter.host import fingerprint
@@ -31,18 +32,13 @@ class Measured:
     def __str__(self) -> str:
         head = ["file", "median", "95 % interval", "p90", "speed", "", "size", "load"]
         lines = [head, *(self._cells(name, timing) for name, timing in self.timings.items())]
-        widths = [max(len(line[n]) for line in lines) for n in range(len(head))]
-        table = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
         doubts = [
             f"{name}: unstable: {reason}"
             for name, timing in self.timings.items()
             for reason in timing.conditions.get("unstable_because", ())
         ]
         where = f"{self.target.label} on {self.machine.get('cpu')} ({self.machine.get('isa')})"
-        return "\n".join([*table, *doubts, where])
+        return "\n".join([*aligned(lines), *doubts, where])
 
     def _cells(self, name: str, timing: Timing) -> list[str]:
         low, high = timing.interval_ms
