@@ -30,20 +30,38 @@ def read_bytes(path: Path | str) -> bytes | bytearray:
         LilliputError: No such file.
         Refused: Larger than 2 GiB; or a `.lil` file that is damaged.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise LilliputError(f"no file at {str(path)!r}", hint="check the path")
+    path = existing(path)
     if path.stat().st_size > MAX_BYTES:
         raise Refused(f"{str(path)!r} is larger than 2 GiB, the most an ONNX file can hold")
-    if path.suffix != ".lil":
-        return path.read_bytes()
+    return unpacked(path) if path.suffix == ".lil" else path.read_bytes()
+
+
+def unpacked(path: Path | str, **limit: int) -> bytearray:
+    """The bytes of the ONNX file inside a `.lil` file, whatever it is called.
+
+    Args:
+        path: What the codec wrote.
+        limit: `max_bytes`, the largest ONNX file that is made; the codec's own unless given.
+
+    Raises:
+        LilliputError: No such file.
+        Refused: Damaged, cut short, of a later version, or too large.
+    """
     from lilliput.codec.container import decode
 
+    path = existing(path)
     try:
         with path.open("rb") as packed:
-            return decode(packed)
+            return decode(packed, **limit)
     except Refused as refused:
         raise Refused(refused.thing, at=str(path), hint=refused.hint) from refused
+
+
+def existing(path: Path | str) -> Path:
+    """The path, where a file is; raises `LilliputError` if there is none."""
+    if not Path(path).is_file():
+        raise LilliputError(f"no file at {str(path)!r}", hint="check the path")
+    return Path(path)
 
 
 @contextmanager

@@ -6,17 +6,19 @@ Multiply-adds are an estimate of work, never of time: they are marked so whereve
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lilliput.artifact import TensorSpec
 from lilliput.errors import LilliputError
 from lilliput.graph import Graph, attributes
 from lilliput.graph.shapes import Shapes, inferred_shapes
 from lilliput.measurement import Measurement
 from lilliput.noun import Noun
 from lilliput.onnx_io import SUFFIXES, read_model
-from lilliput.runtimes.reference import graph_specs
+from lilliput.runtimes.reference import model_specs
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -92,7 +94,7 @@ def file_cost(path: Path | str) -> Cost:
         )
     model = read_model(path)
     graph = Graph.of(model)
-    batch = concrete_inputs(graph, path)
+    batch = concrete_inputs(graph, model_specs(model)[0])
     known = Known(graph, inferred_shapes(graph))
     layers = tuple(layer_cost(n, known) for n in graph.nodes if n.op_type in WEIGHTED)
     return Cost(
@@ -103,9 +105,9 @@ def file_cost(path: Path | str) -> Cost:
     )
 
 
-def concrete_inputs(graph: Graph, path: Path) -> int:
+def concrete_inputs(graph: Graph, declared: Sequence[TensorSpec]) -> int:
     """Fill in every free input size (batch 1, or the file's own sample); returns the batch size."""
-    specs = {spec.name: spec for spec in graph_specs(path)[0]}
+    specs = {spec.name: spec for spec in declared}
     batch = 1
     for value in graph.inputs:
         sizes = specs[value.name].concrete(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lilliput.artifact import TensorSpec, read_metadata
+from lilliput.artifact import ArtifactMetadata, TensorSpec, read_metadata
 from lilliput.data.dataset import Array
 from lilliput.errors import LilliputError, Missing, Refused, nearest
 from lilliput.onnx_io import SUFFIXES, as_onnx
@@ -74,7 +74,12 @@ def installed_version(package: str) -> str | None:
 
 def with_samples(path: Path, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
     """The file's inputs with the sample shapes that its own metadata names."""
-    known = {spec.name: spec for spec in read_metadata(path).inputs}
+    return sampled(read_metadata(path), specs)
+
+
+def sampled(metadata: ArtifactMetadata, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """The inputs with the sample shapes that the metadata names."""
+    known = {spec.name: spec for spec in metadata.inputs}
     return tuple(
         spec.model_copy(update={"sample": known[spec.name].sample}) if spec.name in known else spec
         for spec in specs

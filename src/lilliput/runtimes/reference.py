@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from lilliput.artifact import TensorSpec
 from lilliput.data.dataset import Array
 from lilliput.errors import LilliputError
-from lilliput.onnx_io import read_model
+from lilliput.onnx_io import get_metadata, read_model
 from lilliput.runtimes.base import RUNTIMES, NodeTime, Session
-from lilliput.runtimes.opening import check_feeds, installed_version, with_samples
+from lilliput.runtimes.opening import check_feeds, installed_version, sampled
 from lilliput.target import Target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 class ReferenceSession:
@@ -108,9 +111,14 @@ def _evaluator(path: Path) -> Any:
 
 def graph_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
     """The inputs and output names that an ONNX file declares."""
+    return model_specs(read_model(path))
+
+
+def model_specs(model: ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
+    """The inputs and output names that a model declares, with its own sample shapes."""
     import onnx
 
-    graph = read_model(path).graph
+    graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     specs = []
     for value in graph.input:
@@ -120,7 +128,7 @@ def graph_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
         shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
         specs.append(TensorSpec(name=value.name, shape=shape, dtype=dtype))
-    return with_samples(path, specs), tuple(output.name for output in graph.output)
+    return sampled(get_metadata(model), specs), tuple(output.name for output in graph.output)
 
 
 RUNTIMES.register("reference")(Reference())

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from lilliput.atomic import write_atomically
-from lilliput.codec.container import DEFAULT_LIMIT, decode
-from lilliput.errors import LilliputError, Refused
+from lilliput.codec.container import DEFAULT_LIMIT
 from lilliput.noun import Noun
+from lilliput.onnx_io import existing, unpacked
 from lilliput.units import format_bytes
 from lilliput.verbs.pack import chosen
 
@@ -44,16 +44,10 @@ def unpack(
         LilliputError: No such file; or the file to write is there, and was not named.
         Refused: Damaged, cut short, of a later version, or too large.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise LilliputError(f"no file at {str(file)!r}", hint="check the path")
+    file = existing(file)
     target = chosen(file, out, ".onnx")
     began = time.perf_counter()
-    try:
-        with file.open("rb") as packed:
-            content = decode(packed, max_bytes=max_bytes)
-    except Refused as refused:
-        raise Refused(refused.thing, at=str(file), hint=refused.hint) from refused
+    content = unpacked(file, max_bytes=max_bytes)
     seconds = time.perf_counter() - began
     write_atomically(target, content)
     return Unpacked(
