@@ -33,13 +33,12 @@ class Relation:
 
     def store(self, whole: memoryview) -> None:
         """Write the tensor into the file, its source being there already."""
-        content = _content(self.source, whole)
-        if self.factor is None:
-            whole[self.slot.offset : self.slot.offset + self.slot.bytes] = content
-        else:
+        made = _content(self.source, whole)
+        if self.factor is not None:
             with np.errstate(all="ignore"):
-                made = _numbers(self.source, whole) * _numbers(self.factor, whole)
-            whole[self.slot.offset : self.slot.offset + self.slot.bytes] = made.tobytes()
+                product = _numbers(self.source, whole) * _numbers(self.factor, whole)
+            made = memoryview(product.tobytes())
+        _content(self.slot, whole)[:] = made
 
 
 def code_relations(

@@ -107,14 +107,19 @@ def _code_levels(stream: Stream, learned: Learned, unit: Unit, values: Ints | No
     if values is not None and (unit.data_type not in SIGNED or values.min() == values.max()):
         middle = int(np.bincount(values.ravel() + 128).argmax()) - 128
     middle = stream.number(middle + 128, 3 * LEVELS // 2) - 128
-    farthest = 0 if values is None else int(np.abs(values - middle).max())
+    return middle + _code_about_zero(
+        stream, learned, unit, None if values is None else values - middle
+    )
+
+
+def _code_about_zero(stream: Stream, learned: Learned, unit: Unit, values: Ints | None) -> Ints:
+    """Integers by the tables of as many levels as the largest of them calls for."""
+    farthest = 0 if values is None else int(np.abs(values).max())
     farthest = stream.number(min(farthest, LEVELS // 2), LEVELS // 2 + 1)
     if not farthest:
-        return np.full(unit.shape, middle, np.int32)
-    levels = min(LEVELS, 2 * farthest + 1)
-    centred = None if values is None else values - middle
-    table = learned.of_levels(levels)
-    return middle + code_integers(stream, table, unit.shape, unit.kernel, centred)
+        return np.zeros(unit.shape, np.int32)
+    table = learned.of_levels(min(LEVELS, 2 * farthest + 1))
+    return code_integers(stream, table, unit.shape, unit.kernel, values)
 
 
 def _code_shared(stream: Stream, learned: Learned, unit: Unit, words: Words | None) -> Words:
@@ -129,13 +134,8 @@ def _code_shared(stream: Stream, learned: Learned, unit: Unit, words: Words | No
         joined = code_floats(stream, tables, form, (1, 1, int(sizes.sum()), 1), (1,), joined)
     books = np.split(joined.ravel(), np.cumsum(sizes)[:-1])
     middles = np.array([_nearest_zero(book, form) for book in books])[:, None, None, None]
-    farthest = 0 if indices is None else int(np.abs(indices - middles).max())
-    farthest = stream.number(min(farthest, LEVELS // 2), LEVELS // 2 + 1)
-    found = np.zeros(unit.shape, np.int32)
-    if farthest:
-        table = learned.of_levels(min(LEVELS, 2 * farthest + 1))
-        centred = None if indices is None else indices - middles
-        found = code_integers(stream, table, unit.shape, unit.kernel, centred)
+    centred = None if indices is None else indices - middles
+    found = _code_about_zero(stream, learned, unit, centred)
     found = (found + middles) % LEVELS
     if (found >= sizes[:, None, None, None]).any():
         raise Refused("the packed weights are damaged")
