@@ -81,8 +81,8 @@ class Shrink(Search):
             count=self.architectures,
         )
         screened = screened_drops(considered, training, self.architectures, context)
-        self._minutes_to_train(context, spent=(time.monotonic() - began) / 60)
-        yield from self._finalists(candidate, considered, screened, training, context)
+        minutes = self._minutes_left((time.monotonic() - began) / 60, context)
+        yield from self._finalists(candidate, considered, screened, training, minutes, context)
 
     def _finalists(
         self,
@@ -90,6 +90,7 @@ class Shrink(Search):
         considered: list[Considered],
         screened: list[Screened],
         training: Training,
+        minutes: float,
         context: Context,
     ) -> Iterator[Candidate]:
         by_key = {c.architecture.key: c for c in considered}
@@ -97,11 +98,11 @@ class Shrink(Search):
         allowed = None if allowed is None else allowed * self.reserve
         final: dict[str, float] = {}
         began = time.monotonic()
-        while len(final) < self.finalists and self._in_time(began, len(final), context):
+        while len(final) < self.finalists and self._in_time(began, len(final), minutes, context):
             chosen = next_finalist(screened, final, allowed)
             if chosen is None:
                 return
-            epochs = self._epochs(chosen, training, context)
+            epochs = self._epochs(chosen, training, minutes, context)
             trained = trained_in_full(by_key[chosen.key], training, epochs, context)
             final[chosen.key] = trained.value("proxy_drop")
             context.progress.say(
@@ -122,31 +123,33 @@ class Shrink(Search):
             history=(*original.history, settings),
         )
 
-    def _in_time(self, began: float, finished: int, context: Context) -> bool:
-        """Whether another training as long as the last ones fits into `minutes`.
+    def _in_time(self, began: float, finished: int, minutes: float, context: Context) -> bool:
+        """Whether another training as long as the last ones fits into the time left.
 
         The answer is journalled: a run that is resumed stops where it had stopped.
         """
         if self.minutes is None or not finished:
             return True
         spent = (time.monotonic() - began) / 60
-        fits = spent + 0.9 * spent / finished <= self._minutes_to_train(context)
+        fits = spent + 0.9 * spent / finished <= minutes
         key = f"time for finalist {finished + 1}"
         return bool(context.journal.once(key, partial(dict, fits=fits))["fits"])
 
-    def _minutes_to_train(self, context: Context, spent: float = 0.0) -> float:
+    def _minutes_left(self, spent: float, context: Context) -> float:
         """What is left after ranking and screening, a third of the whole at least; journalled."""
         whole = self.minutes or QUICK_MINUTES
         left = {"minutes": max(whole - spent, whole / 3)}
         return float(context.journal.once("minutes to train", partial(dict, left))["minutes"])
 
-    def _epochs(self, chosen: Screened, training: Training, context: Context) -> int:
+    def _epochs(
+        self, chosen: Screened, training: Training, minutes: float, context: Context
+    ) -> int:
         """As set, or as many as the time allows at the pace of its short training."""
         if self.epochs is not None:
             return self.epochs
         assert chosen.pace is not None
         steps = max(context.task.epoch_steps(context.data.train, training.batch_size), 1)
-        seconds = 60 * self._minutes_to_train(context) / self.finalists
+        seconds = 60 * minutes / self.finalists
         most = max(MOST_EPOCHS, MOST_STEPS // steps)
         return min(max(chosen.pace.epochs_in(seconds, steps), 1), most)
 
