@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness import Claim, Options, Peer, Row
+from benchmarks.harness import Claim, Options, Peer, Row, per_isa
 from benchmarks.peers.pruned_int8 import files_of_today
 from benchmarks.resnets import (
     PREPROCESSING,
@@ -173,20 +173,15 @@ def best_of(names: Sequence[str], judged: Mapping[str, Judged]) -> str:
 
 
 def rows_of(ours: Judged, original: Artifact, case: Case, file: str) -> tuple[Row, ...]:
-    here = machine_class()
     return (
         Row.of("points lost, whole test split", ours.lost, goal=f"<= {MAX_DROP}"),
-        *(
-            Row(
-                name="times faster",
-                figure=ours.faster if isa == here else None,
-                interval=ours.interval if isa == here else None,
-                unit="×",
-                goal=f">= {goal}",
-                isa=isa,
-                note=f"{file}, {ours.timing.median_ms:.4f} ms" if isa == here else None,
-            )
-            for isa, goal in case.goals.items()
+        *per_isa(
+            "times faster",
+            ours.faster,
+            {isa: f">= {goal}" for isa, goal in case.goals.items()},
+            interval=ours.interval,
+            unit="×",
+            note=f"{file}, {ours.timing.median_ms:.4f} ms",
         ),
         Row(
             name="times smaller",
@@ -235,9 +230,3 @@ def plain(found: Judged, original: Artifact) -> tuple[Row, ...]:
         ),
         Row(name="times smaller", figure=original.bytes / found.bytes, unit="×"),
     )
-
-
-def machine_class() -> str:
-    """The class of goals that this machine is judged by."""
-    found = isa_class(cpu_flags())
-    return "vnni" if found in ("vnni", "amx") else found

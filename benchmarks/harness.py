@@ -286,9 +286,12 @@ def keep_other_machines(new: Claim, old: Claim) -> Claim:
 def per_isa(name: str, figure: float, goals: Mapping[str, str], **more: Any) -> tuple[Row, ...]:
     """One row a class of `goals` ({"avx2": ">= 2.2", ...}): this machine's judged, others open.
 
-    A machine of none of these classes gets a row without a goal.
+    A machine of none of these classes gets a row without a goal; one with AMX has the 8-bit dot
+    products that "vnni" stands for, and is judged by that where no goal names its own class.
     """
     here = host.isa_class(host.cpu_flags())
+    if here == "amx" and here not in goals and "vnni" in goals:
+        here = "vnni"
     rows = [
         Row(name=name, figure=figure, goal=goal, isa=isa, **more)
         if isa == here

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import HOME, Options
+from benchmarks.harness import Options
 from benchmarks.peers import ort_int8
+from benchmarks.peers.environment import interpreter, output_of
 from benchmarks.resnets import PREPROCESSING as IMAGENET
 from benchmarks.resnets import Log
 from lilliput.artifact import Artifact, ArtifactMetadata, TensorSpec
@@ -24,7 +23,6 @@ from lilliput.data.dataset import Split
 from lilliput.data.sources import load_data
 from lilliput.encode.calibration import calibration_of
 from lilliput.encode.saturation import OldCpu
-from lilliput.errors import LilliputError
 from lilliput.export.onnx_file import export_network
 from lilliput.models.source import load_network
 from lilliput.onnx_io import read_model
@@ -192,7 +190,7 @@ def peers(options: Options) -> dict[str, Make]:
             ort_int8.u8s8_per_channel(reduce_range=True)
         ),
     }
-    python = nncf_python(create=not options.smoke)
+    python = interpreter("nncf", create=not options.smoke)
     if python is not None:
         found["NNCF 3.4.0"] = lambda source, batches, target: by_nncf(
             python, source, batches, target
@@ -200,28 +198,14 @@ def peers(options: Options) -> dict[str, Make]:
     return found
 
 
-def nncf_python(*, create: bool) -> Path | None:
-    """The interpreter of NNCF's own environment, made from its requirements if asked for."""
-    home = HOME / "peers" / ".venv-nncf"
-    python = home / "bin" / "python"
-    if not python.is_file() and create:
-        requirements = HOME / "peers" / "requirements-nncf.txt"
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        install = [str(python), "-m", "pip", "install", "-q", "-r", str(requirements)]
-        subprocess.run(install, check=True)
-    return python if python.is_file() else None
-
-
 def by_nncf(python: Path, source: Path, batches: list[np.ndarray], target: Path) -> None:
     """Run NNCF in its environment."""
     calibration = target.with_suffix(".npz")
     np.savez(calibration, **{str(n): batch for n, batch in enumerate(batches)})
-    script = HOME / "peers" / "nncf_int8.py"
-    command = [str(python), str(script), str(source), str(calibration), str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    calibration.unlink()
-    if done.returncode:
-        raise LilliputError(f"NNCF failed: {done.stderr[-400:]}", at=str(source))
+    try:
+        output_of(python, "nncf_int8.py", source, calibration, target, peer="NNCF")
+    finally:
+        calibration.unlink()
 
 
 @dataclass(frozen=True)

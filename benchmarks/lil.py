@@ -8,7 +8,6 @@ import json
 import lzma
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from benchmarks.harness import HOME, Options
+from benchmarks.peers.environment import interpreter, output_of
 from lilliput.artifact import TensorSpec
 from lilliput.errors import LilliputError, Missing
 from lilliput.export.onnx_file import export_network
@@ -169,28 +169,12 @@ def nncodec_bytes(python: Path, tensors: dict[str, Weights], folder: Path) -> in
     """The length of NNCodec's bitstream of these tensors, which come back as they were."""
     source = folder / "tensors.npz"
     np.savez(source, **tensors)
-    script = HOME / "peers" / "nncodec_exact.py"
-    command = [str(python), str(script), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LilliputError(f"NNCodec failed: {done.stderr[-400:]}", at=str(source))
-    told = json.loads(done.stdout)
+    told = json.loads(output_of(python, "nncodec_exact.py", source, peer="NNCodec"))
     if not told["equal"]:
         raise LilliputError("NNCodec did not give the integers back", at=str(source))
     return int(told["bytes"])
 
 
 def nncodec_python(*, create: bool) -> Path | None:
-    """The interpreter of NNCodec's own environment, made from its requirements if asked for.
-
-    NNCodec itself is installed without what it asks for, since torchvision clashes with torch.
-    """
-    home = HOME / "peers" / ".venv-nncodec"
-    python = home / "bin" / "python"
-    if not python.is_file() and create:
-        requirements = HOME / "peers" / "requirements-nncodec.txt"
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        install = [str(python), "-m", "pip", "install", "-q"]
-        subprocess.run([*install, "-r", str(requirements)], check=True)
-        subprocess.run([*install, "--no-deps", "nncodec==2.1.3"], check=True)
-    return python if python.is_file() else None
+    """NNCodec's own Python; installed without torchvision, which clashes with torch."""
+    return interpreter("nncodec", create=create, alone=["nncodec==2.1.3"])
