@@ -236,6 +236,7 @@ def _default(field: Any) -> str:
 
 def recipe() -> str:
     """The sections of a recipe, and its JSON schema in full."""
+    import lilliput
     from lilliput.recipe import Recipe
 
     parts = [
@@ -259,9 +260,10 @@ def recipe() -> str:
         "## stages",
         "A list; each entry is one of the [stages](stages.md).",
         "## JSON schema",
-        "`lilliput check --schema` prints it; editors that know YAML can use it.",
+        "`lilliput schema` prints it; editors that know YAML complete with it: "
+        "[How do I edit a recipe?](../how-to/edit-recipe.md)",
         '??? note "the schema"\n\n    ```json\n'
-        + "\n".join("    " + line for line in json.dumps(Recipe.schema(), indent=1).splitlines())
+        + "\n".join("    " + line for line in json.dumps(lilliput.schema(), indent=1).splitlines())
         + "\n    ```",
     ]
     return "\n\n".join(parts) + "\n"

@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from lilliput.verbs.report import report
     from lilliput.verbs.resume import resume
     from lilliput.verbs.run import run
+    from lilliput.verbs.schema import schema
     from lilliput.verbs.unpack import unpack
 
 VERBS = (
     *("compress", "run", "resume", "check", "inspect", "measure"),
-    *("evaluate", "explain", "pack", "unpack", "report", "list", "new", "doctor"),
+    *("evaluate", "explain", "pack", "unpack", "report", "list", "new", "schema", "doctor"),
 )
 _HOMES = {
     **{verb: f"lilliput.verbs.{verb}" for verb in VERBS},
@@ -71,6 +72,7 @@ __all__ = [  # noqa: RUF022  # verbs in the order of a day's work, then nouns
     "report",
     "list",
     "new",
+    "schema",
     "doctor",
     "load",
     "Artifact",

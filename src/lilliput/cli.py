@@ -38,7 +38,7 @@ from lilliput.cli_options import (
     target_of,
 )
 from lilliput.cli_packing import pack, unpack
-from lilliput.errors import LilliputError
+from lilliput.cli_setup import doctor, new, schema
 
 app = typer.Typer(
     name="lilliput",
@@ -171,23 +171,13 @@ def resume(
 
 @app.command(rich_help_panel=RUNS)
 def check(
-    recipe: Annotated[Path | None, Argument(help="A recipe.")] = None,
-    schema: Annotated[
-        bool, Option("--schema", help="Print the JSON schema of recipes instead.")
-    ] = False,
+    recipe: Annotated[Path, Argument(help="A recipe.")],
     json: Json = False,
 ) -> None:
     """Check a recipe: all its mistakes at once, then what running it would do.
 
     Example: lilliput check recipe.yaml
     """
-    if schema:
-        from lilliput.recipe import Recipe
-
-        console.show(Recipe.schema(), as_json=True)
-        return
-    if recipe is None:
-        raise LilliputError("no recipe to check", hint="lilliput check recipe.yaml")
     from lilliput.verbs.check import check as verb
 
     console.show(verb(recipe), as_json=json)
@@ -332,34 +322,8 @@ for packing in (pack, unpack):
     app.command(rich_help_panel=FILES)(packing)
 
 
-@app.command(rich_help_panel=SETUP)
-def new(
-    folder: Annotated[Path, Argument(help="Made if it is not there.")],
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Start a folder with a small model, its weights and a recipe that runs.
-
-    Example: lilliput new first && lilliput run first/recipe.yaml
-    """
-    from lilliput.verbs.new import new as verb
-
-    console.show(verb(folder, progress=progress_of(json=json, quiet=quiet)), as_json=json)
-
-
-@app.command(rich_help_panel=SETUP)
-def doctor(json: Json = False) -> None:
-    """Say what is installed, what is missing, and the exact command that installs it.
-
-    Example: lilliput doctor
-    """
-    from lilliput.errors import Missing
-    from lilliput.verbs.doctor import doctor as verb
-
-    found = verb()
-    console.show(found, as_json=json)
-    if not found.healthy:
-        raise typer.Exit(Missing.exit_code)
+for setting_up in (new, schema, doctor):
+    app.command(rich_help_panel=SETUP)(setting_up)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

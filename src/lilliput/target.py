@@ -24,7 +24,7 @@ class Target(Noun):
     precision: str = "f32"
     isa: tuple[str, ...] = ()
 
-    @field_validator("isa", mode="before")
+    @field_validator("isa", mode="before", json_schema_input_type=tuple[str, ...] | str)
     @classmethod
     def _one_flag_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value

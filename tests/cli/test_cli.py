@@ -275,16 +275,9 @@ def test_errors_are_told_without_a_traceback(
     assert "Traceback" in err
 
 
-def test_check_prints_the_plan_or_the_schema(
-    lilliput_: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_check_prints_the_plan(lilliput_: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("lilliput.verbs.check.check", lambda recipe: f"plan of {recipe.name}")
     assert lilliput_("check", recipe_file(tmp_path)) == (0, "plan of recipe.yaml\n", "")
-    code, out, _ = lilliput_("check", "--schema")
-    assert code == 0
-    assert "stages" in json.loads(out)["properties"]
-    code, _, err = lilliput_("check")
-    assert (code, err) == (2, "error: no recipe to check\n  → lilliput check recipe.yaml\n")
 
 
 def test_report_and_list(lilliput_: Call, finished: Finished, tmp_path: Path):

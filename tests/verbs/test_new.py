@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import lilliput
 from lilliput.data.sources import load_data
 from lilliput.errors import LilliputError, Missing
 from lilliput.models.source import load_network
@@ -51,6 +53,12 @@ def test_its_recipe_has_no_mistakes(started: Started) -> None:
     ]
     assert recipe.budget.max_drop == 1.0
     assert all(len(line) <= 100 for line in RECIPE.splitlines())
+
+
+def test_its_recipe_names_the_schema_beside_it(started: Started) -> None:
+    first = RECIPE.splitlines()[0]
+    named = started.folder / first.removeprefix("# yaml-language-server: $schema=")
+    assert json.loads(named.read_text()) == lilliput.schema()
 
 
 def test_nothing_is_overwritten(started: Started) -> None:

@@ -25,7 +25,7 @@ from lilliput.recipe.mistakes import Mistake, located, validated
 from lilliput.recipe.paths import missing_data, missing_files, placed, with_short_forms
 from lilliput.recipe.stages import build_stages, check_chain
 from lilliput.recipe.text import recipe_text
-from lilliput.steps.base import STAGES, Kind, Stage
+from lilliput.steps.base import Kind, Stage
 from lilliput.target import Target
 
 PLAIN_NAMES = ("", "build", "make", "create", "model", "net", "network", "get_model", "main")
@@ -203,11 +203,6 @@ class Recipe(Noun):
         """The recipe as commented YAML; `parse` makes an equal one of it."""
         return recipe_text(self, self.stages)
 
-    @classmethod
-    def schema(cls) -> dict[str, Any]:  # type: ignore[override]  # pydantic's own is long gone
-        """The JSON schema of a recipe, with the settings of every registered stage."""
-        return recipe_schema()
-
 
 def _build(
     model: type[Recipe], plain: dict[str, Any], home: Path | None
@@ -286,27 +281,3 @@ def _target_mistakes(section: Any) -> list[Mistake]:
     except LilliputError as error:
         return [(("target",), error)]
     return []
-
-
-def recipe_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe, with the settings of every registered stage."""
-    schema = Recipe.model_json_schema()
-    known = {name: STAGES[name].model_json_schema() for name in STAGES}
-    for name, settings in known.items():
-        schema.setdefault("$defs", {}).update(settings.pop("$defs", {}))
-        schema["$defs"][f"stage.{name}"] = settings
-    choices = [
-        {
-            "type": "object",
-            "properties": {name: {"$ref": f"#/$defs/stage.{name}"}},
-            "required": [name],
-            "additionalProperties": False,
-        }
-        for name in known
-    ]
-    schema["properties"]["stages"] = {
-        "description": "what is done, in this order",
-        "type": "array",
-        "items": {"anyOf": [*choices, {"enum": list(known)}]},
-    }
-    return schema

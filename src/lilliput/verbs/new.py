@@ -9,6 +9,7 @@ from lilliput.context import Progress, SilentProgress
 from lilliput.errors import LilliputError, Missing
 from lilliput.noun import Noun
 from lilliput.runtimes.opening import installed_version
+from lilliput.verbs.schema import schema
 
 EPOCHS = 8
 
@@ -56,6 +57,7 @@ def build() -> nn.Module:
 '''
 
 RECIPE = """\
+# yaml-language-server: $schema=recipe.schema.json
 # A lilliput recipe. Edit it and run it:
 #     lilliput check recipe.yaml    # all mistakes at once, nothing is run
 #     lilliput run recipe.yaml
@@ -94,6 +96,9 @@ class Started(Noun):
 def new(folder: Path | str, *, progress: Progress | None = None) -> Started:
     """Write `model.py`, `net.safetensors` (trained on the embedded digits) and `recipe.yaml`.
 
+    `recipe.schema.json` goes beside them: the recipe names it for editors, which then complete
+    and underline without a network.
+
     Raises:
         LilliputError: the folder already holds one of them; nothing is overwritten.
         Missing: training needs the workshop extra.
@@ -113,10 +118,11 @@ def new(folder: Path | str, *, progress: Progress | None = None) -> Started:
             )
     write_atomically(folder / "model.py", MODEL.encode())
     _train(folder, progress or SilentProgress())
+    schema(out=folder / "recipe.schema.json")
     write_atomically(folder / "recipe.yaml", RECIPE.encode())
     return Started(
         folder=folder,
-        files=("model.py", "net.safetensors", "recipe.yaml"),
+        files=("model.py", "net.safetensors", "recipe.schema.json", "recipe.yaml"),
         next=f"lilliput run {folder / 'recipe.yaml'}",
     )
 
