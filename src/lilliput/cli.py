@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from lilliput import cli_completion as completion
 from lilliput import console, units
 from lilliput.cli_options import (
     LIMITS,
@@ -21,6 +22,7 @@ from lilliput.cli_options import (
     Mean,
     Out,
     Quiet,
+    Run,
     Scale,
     Seed,
     Shape,
@@ -43,7 +45,6 @@ from lilliput.cli_setup import doctor, new, schema
 app = typer.Typer(
     name="lilliput",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="From a trained network to a measured Pareto front of deployable files.",
@@ -156,7 +157,8 @@ def run(
 
 @app.command(rich_help_panel=RUNS)
 def resume(
-    run: Annotated[Path, Argument(help="The run's folder.")],
+    run: Run,
+    retry_failed: Annotated[bool, Option(help="Try again what failed, too.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -166,7 +168,10 @@ def resume(
     """
     from lilliput.verbs.resume import resume as verb
 
-    _run(lambda progress: verb(run, progress=progress), run, json=json, quiet=quiet)
+    def go_on(progress: Any) -> Any:
+        return verb(run, retry_failed=retry_failed, progress=progress)
+
+    _run(go_on, run, json=json, quiet=quiet)
 
 
 @app.command(rich_help_panel=RUNS)
@@ -185,7 +190,7 @@ def check(
 
 @app.command(rich_help_panel=RUNS)
 def report(
-    run: Annotated[Path, Argument(help="The run's folder.")],
+    run: Run,
     json: Json = False,
 ) -> None:
     """Write a run's report.html and report.md again, from its journal alone, and print it.
@@ -220,7 +225,10 @@ def list_(
 def inspect(
     model: Annotated[str, Argument(help="FILE.py:FUNCTION, PACKAGE:FUNCTION, .pt2 or .onnx")],
     weights: Weights = None,
-    data: Annotated[str | None, Option(help="Tells the input's shape.")] = None,
+    data: Annotated[
+        str | None,
+        Option(help="Tells the input's shape.", autocompletion=completion.data_sets),
+    ] = None,
     task: Task = "classification",
     input_shape: Shape = None,
     json: Json = False,
@@ -269,9 +277,15 @@ def measure(
 def evaluate(
     file: Annotated[Path, Argument(help="A file.")],
     data: Data,
-    task: Annotated[str | None, Option(help="Left out, what the file says.")] = None,
+    task: Annotated[
+        str | None,
+        Option(help="Left out, what the file says.", autocompletion=completion.tasks),
+    ] = None,
     against: Annotated[Path | None, Option(help="Another file, to say what is lost.")] = None,
-    split: Annotated[str, Option(help="test, validation, train or calibration.")] = "test",
+    split: Annotated[
+        str,
+        Option(help="test, validation, train or calibration.", autocompletion=completion.splits),
+    ] = "test",
     target: TargetName = "onnxruntime",
     threads: Threads = 1,
     mean: Mean = None,
@@ -344,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(verb: Callable[[Any], Any], folder: Path, *, json: bool, quiet: bool) -> None:
     """Do the work of a run under progress, print what came of it, leave with its exit code."""
-    with console.stoppable(folder):
+    with console.stoppable(folder, as_json=json):
         result = verb(progress_of(json=json, quiet=quiet))
         code = console.conclude(result, as_json=json)
     raise typer.Exit(code)

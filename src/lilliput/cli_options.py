@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
+from lilliput import cli_completion as completion
 from lilliput import units
 from lilliput.errors import LilliputError
 
@@ -39,10 +40,25 @@ Out = Annotated[
 ]
 Weights = Annotated[Path | None, Option(help=".safetensors, or a state dict in .pt or .pth.")]
 Data = Annotated[
-    str, Option(help="A folder, an .npz, FILE.py:FUNCTION, or a named set (digits, cifar10, ...).")
+    str,
+    Option(
+        help="A folder, an .npz, FILE.py:FUNCTION, or a named set (digits, cifar10, ...).",
+        autocompletion=completion.data_sets,
+    ),
 ]
-Task = Annotated[str, Option(help="classification, super_resolution, ...")]
-TargetName = Annotated[str, Option("--target", help="onnxruntime, openvino, openvino:bf16, ...")]
+Task = Annotated[
+    str,
+    Option(help="classification, super_resolution, ...", autocompletion=completion.tasks),
+]
+TargetName = Annotated[
+    str,
+    Option(
+        "--target",
+        help="onnxruntime, openvino, openvino:bf16, ...",
+        autocompletion=completion.targets,
+    ),
+]
+Run = Annotated[Path, Argument(help="The run's folder.", autocompletion=completion.runs)]
 Threads = Annotated[int, Option(min=1, help="Threads the file will run with.")]
 Isa = Annotated[
     list[str] | None,
