@@ -31,7 +31,7 @@ def interpreter(name: str, *, create: bool, alone: Sequence[str] = ()) -> Path |
     return python if python.is_file() else None
 
 
-def output_of(python: Path, script: str, *arguments: Path, peer: str) -> str:
+def output_of(python: Path, script: str, *arguments: Path | str, peer: str) -> str:
     """What a script of this folder prints when the peer's Python runs it.
 
     Raises:

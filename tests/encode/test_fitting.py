@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lilliput.encode.execute import Execution, head, relative_error
-from lilliput.encode.fitting import correct_biases, fit_weights, nearest_weights
+from lilliput.encode.fitting import correct_biases, fit_weights, least_error, nearest_weights
 from lilliput.encode.integers import to_rows
 from lilliput.encode.layers import layers_of
 from lilliput.encode.moments import PATCHES_PER_EXAMPLE, patches
@@ -97,7 +97,7 @@ def test_corrected_biases_take_the_mean_error_away(residual_net, feeds) -> None:
 def test_fitted_weights_beat_nearest_on_pictures_never_seen(residual_net, feeds) -> None:
     batches, others = feeds(count=8, size=16), feeds(seed=7)
     graph, placement, encoding = start(residual_net, batches)
-    fitted = fit_weights(graph, placement, encoding, lambda _: COARSE, batches)
+    fitted = fit_weights(graph, placement, encoding, least_error(lambda _: COARSE), batches)
     assert error(graph, placement, fitted, others) < 0.7 * error(graph, placement, encoding, others)
     for integers in fitted.weights.values():
         assert np.abs(integers.values.astype(int)).max() <= 7
@@ -106,7 +106,7 @@ def test_fitted_weights_beat_nearest_on_pictures_never_seen(residual_net, feeds)
 def test_depthwise_and_grouped_layers_are_fitted_too(depthwise_net, feeds) -> None:
     batches = feeds(count=6, size=16, shape=(8, 8, 8))
     graph, placement, encoding = start(depthwise_net, batches)
-    fitted = fit_weights(graph, placement, encoding, lambda _: COARSE, batches)
+    fitted = fit_weights(graph, placement, encoding, least_error(lambda _: COARSE), batches)
     assert error(graph, placement, fitted, batches) < error(graph, placement, encoding, batches)
 
 
@@ -116,7 +116,7 @@ def test_a_shared_weight_is_fitted_once_and_biased_per_user(builder, feeds) -> N
     y = b.node("Conv", [first, "a.weight", "a.bias"], "y", name="/again/Conv", pads=[1, 1, 1, 1])
     batches = feeds(count=4, shape=(4, 8, 8))
     graph, placement, encoding = start(b.model(y, 4), batches)
-    fitted = fit_weights(graph, placement, encoding, lambda _: COARSE, batches)
+    fitted = fit_weights(graph, placement, encoding, least_error(lambda _: COARSE), batches)
     assert set(fitted.weights) == {"a.weight"}
     assert set(fitted.biases) == {"/a/Conv", "/again/Conv"}
     assert not np.allclose(fitted.biases["/a/Conv"], fitted.biases["/again/Conv"])
@@ -129,7 +129,7 @@ def test_a_matmul_keeps_having_no_bias(builder, feeds) -> None:
     net = b.model(b.node("MatMul", ["x", weight], "y", name="mm"), 3)
     batches = feeds(shape=(5, 6))
     graph, placement, encoding = start(net, batches)
-    fitted = fit_weights(graph, placement, encoding, lambda _: COARSE, batches)
+    fitted = fit_weights(graph, placement, encoding, least_error(lambda _: COARSE), batches)
     assert not fitted.biases
     assert not correct_biases(graph, placement, encoding, batches).biases
     wrong = replace(fitted, biases={"mm": np.ones(4)})

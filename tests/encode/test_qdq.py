@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from lilliput.encode.fitting import least_squares_weights, nearest_weights
+from lilliput.encode.fitting import nearest_weights
 from lilliput.encode.layers import layers_of, match_layers
 from lilliput.encode.placement import place, useful_limits
 from lilliput.encode.prepare import prepare
@@ -275,18 +275,6 @@ def test_two_files_of_the_same_numbers_are_the_same_bytes(residual_net, feeds) -
         quantized(residual_net, feeds())[0].SerializeToString(deterministic=True) for _ in "ab"
     )
     assert first == second
-
-
-def test_least_squares_scales_are_never_worse(residual_net) -> None:
-    graph = Graph.of(prepare(residual_net).model)
-    placement = place(graph)
-    grid = Grid(limit=7)
-    plain = nearest_weights(graph, placement, lambda _: grid)
-    better = least_squares_weights(graph, placement, lambda _: grid)
-    for name, integers in plain.items():
-        exact = graph.weights(name)
-        before = np.square(integers.real - exact).sum()
-        assert np.square(better[name].real - exact).sum() <= before * (1 + 1e-6)
 
 
 def test_a_layer_without_bias_counts_as_zero(builder) -> None:

@@ -1,8 +1,9 @@
 """Fits weights and biases layer by layer, each on the inputs that the int8 layers before it make.
 
 `correct_biases` is empirical bias correction: Nagel et al., "Data-Free Quantization", ICCV 2019,
-arXiv 1906.04721, section 4.2 and appendix D. `fit_weights` also chooses the integers
-(`lilliput.encode.rounding`), on targets that make up for the error of the inputs.
+arXiv 1906.04721, section 4.2 and appendix D. `fit_weights` also has the integers
+chosen, for targets that make up for the error of the inputs: by `lilliput.encode.rounding` or
+`lilliput.encode.rate`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from lilliput.encode.layers import Layer
 from lilliput.encode.moments import Moments, patches
 from lilliput.encode.placement import FLAT_BELOW, Placement
 from lilliput.encode.qdq import Encoding, Integers, bias_of, write_qdq
-from lilliput.encode.rounding import Grid, best_target, objective, optimize
+from lilliput.encode.rounding import Grid, best_target, optimize
 from lilliput.graph import Graph
 
 LEAST_WEIGHT = 0.1
 """What a place counts for in fitting at which every channel's activation is flat."""
 
 Grids = Callable[[Layer], Grid]
+Choose = Callable[[Layer, Array, Array], tuple[Array, Array]]
+"""Integers (G, O, K) and scales (G, O) of a layer, from (G, O, K) target and (G, K, K) covariance
+of its inputs."""
 
 
 def nearest_weights(graph: Graph, placement: Placement, grids: Grids) -> dict[str, Integers]:
@@ -35,27 +39,6 @@ def nearest_weights(graph: Graph, placement: Placement, grids: Grids) -> dict[st
         layer.weight: _integers(graph, layer, *_nearest(graph, layer, grids(layer)))
         for layer in placement.layers
     }
-
-
-def least_squares_weights(graph: Graph, placement: Placement, grids: Grids) -> dict[str, Integers]:
-    """To nearest, at the scale of each row that leaves the least squared weight error."""
-    chosen: dict[str, Integers] = {}
-    for layer in placement.layers:
-        rows, grid = grouped_rows(graph, layer), grids(layer)
-        white = np.broadcast_to(np.eye(rows.shape[-1]), (len(rows), *[rows.shape[-1]] * 2))
-        full = grid.scales(rows)
-        best, best_scales = grid.nearest(rows, full), full
-        error = objective(rows, best, full, white)
-        for shrink in np.linspace(0.98, 0.6, 20):
-            scales = (full * np.float32(shrink)).astype(np.float32)
-            steps = grid.nearest(rows, scales)
-            now = objective(rows, steps, scales, white)
-            better = now < error
-            error = np.where(better, now, error)
-            best = np.where(better[..., None], steps, best)
-            best_scales = np.where(better, scales, best_scales)
-        chosen[layer.weight] = _integers(graph, layer, best, best_scales)
-    return chosen
 
 
 def correct_biases(
@@ -73,11 +56,16 @@ def correct_biases(
     return encoding
 
 
+def least_error(grids: Grids) -> Choose:
+    """The integers whose output error is least (`rounding.optimize`)."""
+    return lambda layer, rows, covariance: optimize(rows, covariance, grids(layer))
+
+
 def fit_weights(
     graph: Graph,
     placement: Placement,
     encoding: Encoding,
-    grids: Grids,
+    choose: Choose,
     feeds: Feeds,
     *,
     threads: int = 1,
@@ -96,7 +84,7 @@ def fit_weights(
             if layer.weight not in fitted:
                 fitted.add(layer.weight)
                 moments = pair.moments(encoding, sharing)
-                encoding = _with_weights(graph, encoding, layer, moments, grids(layer))
+                encoding = _with_weights(graph, encoding, layer, moments, choose)
                 pair.forget_after(layer, sharing)
             if layer.op != "MatMul":
                 encoding = pair.with_bias(encoding, layer)
@@ -209,9 +197,9 @@ def _integers(graph: Graph, layer: Layer, steps: Array, scales: Array) -> Intege
 
 
 def _with_weights(
-    graph: Graph, encoding: Encoding, layer: Layer, moments: Moments, grid: Grid
+    graph: Graph, encoding: Encoding, layer: Layer, moments: Moments, choose: Choose
 ) -> Encoding:
     rows = best_target(grouped_rows(graph, layer), moments)
-    steps, scales = optimize(rows, moments.covariance, grid)
+    steps, scales = choose(layer, rows, moments.covariance)
     integers = _integers(graph, layer, steps, scales)
     return replace(encoding, weights={**encoding.weights, layer.weight: integers})

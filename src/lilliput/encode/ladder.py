@@ -2,6 +2,7 @@
 
 Min-max per channel, pixel grid, search for ranges, equalization, bias correction, optimized
 rounding, and at last float for the worst layers; it stops as soon as the allowed drop is kept.
+Where a rate is asked for, steps and integers are then chosen anew for their coded size.
 Rungs that choose among a few whole settings are judged on all calibration batches, those that fit
 numbers to batches on others that were held out.
 """
@@ -13,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from lilliput.encode.economy import Economy, Fitted, at_rate, cheapest, output_gains
 from lilliput.encode.equalize import channel_ranges, equalized, scale_float_inputs
 from lilliput.encode.execute import Execution, Feeds, chain, head, relative_error
-from lilliput.encode.fitting import correct_biases, fit_weights, nearest_weights
+from lilliput.encode.fitting import correct_biases, fit_weights, least_error, nearest_weights
 from lilliput.encode.layers import Layer, layers_of, match_layers
 from lilliput.encode.outcome import Outcome, Rung, Settings, State
 from lilliput.encode.pixels import expose_pixels, pixel_grid
@@ -24,6 +26,7 @@ from lilliput.encode.prepare import prepare
 from lilliput.encode.qdq import Encoding
 from lilliput.encode.ranges import METHODS, Method, affine_of, observe
 from lilliput.encode.sensitivity import layer_sensitivities
+from lilliput.errors import LilliputError
 from lilliput.graph import Graph
 
 if TYPE_CHECKING:
@@ -75,6 +78,7 @@ class Ladder:
             if self._met():
                 break
             rung()
+        bits = self._economize() if self.settings.rate is not None else None
         return Outcome(
             model=self.best.model(),
             state=self.best,
@@ -84,6 +88,7 @@ class Ladder:
             drop=self.lost,
             met=self._met() or self.max_drop is None,
             sensitivity=dict(self.sensitivity),
+            bits=bits,
         )
 
     def _rest(self) -> Iterator[Callable[[], None]]:
@@ -180,7 +185,7 @@ class Ladder:
             best.graph,
             best.placement,
             best.encoding,
-            self.settings.grid,
+            least_error(self.settings.grid),
             self.fit,
             threads=self.settings.threads,
         )
@@ -208,6 +213,36 @@ class Ladder:
             self._log(name, error, lost, begun, kept=kept, note=worst.path)
             if self._met():
                 return
+
+    def _economize(self) -> float | None:
+        """Steps and integers that pack small; the bits a weight they take, None if none fits."""
+        self._hold_out()
+        best, threads = self.best, self.settings.threads
+        few = head(self.fit, self.settings.sensitivity_batches)
+        gains = output_gains(best.graph, best.placement.layers, few, threads=threads)
+        economy = Economy(best, self.settings.grid, self.fit, gains, threads)
+        begun, bits = time.perf_counter(), None
+        for found, better in self._fits(economy):
+            error = self._measure(found.state)
+            if better:
+                self.best, self.error, self.lost = found.state, error, found.drop
+                bits = found.bits
+            self._log(f"{found.bits:.2f} bits a weight", error, found.drop, begun, kept=better)
+            begun = time.perf_counter()
+        if self.lost is None:
+            self.lost = self._lose(self.best)
+        return bits
+
+    def _fits(self, economy: Economy) -> Iterator[tuple[Fitted, bool]]:
+        """Models and whether each is the best so far."""
+        if isinstance(self.settings.rate, float | int):
+            return at_rate(economy, self.settings.rate)
+        if self.drop is None or self.max_drop is None:
+            raise LilliputError(
+                "`rate: auto` takes bits away until the allowed drop is reached, and none is set",
+                hint="give `max_drop`, or a rate in bits a weight, as `rate: 4`",
+            )
+        return cheapest(economy, self.drop, self.max_drop)
 
     # What they are made of ------------------------------------------------------------------
 

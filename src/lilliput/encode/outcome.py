@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the ladder may do. `saturating` is the target's: neighbours then share 16 bits."""
+    """What the ladder may do. `saturating` is the target's: neighbours then share 16 bits.
+
+    `rate` is the bits a weight may take when packed; None leaves that out of account.
+    """
 
     weight_bits: int = 8
     saturating: bool = True
@@ -29,6 +32,7 @@ class Settings:
     bias_correction: bool = True
     rounding: Literal["nearest", "optimized", "auto"] = "auto"
     depthwise: Literal["auto", "int8", "float"] = "auto"
+    rate: float | Literal["auto"] | None = None
     exclude: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     threads: int = 1
@@ -76,7 +80,8 @@ class Rung:
 class Outcome:
     """The best int8 model found, how it was reached and whether it keeps the allowed drop.
 
-    `sensitivity` is {layer: relative output error of it alone in int8}, where that was measured.
+    `sensitivity` is {layer: relative output error of it alone in int8}, where that was measured;
+    `bits` a weight, where they were chosen by rate.
     """
 
     model: onnx.ModelProto
@@ -87,6 +92,7 @@ class Outcome:
     drop: float | None
     met: bool
     sensitivity: Mapping[str, float] = field(default_factory=dict)
+    bits: float | None = None
 
     @property
     def coverage(self) -> str:

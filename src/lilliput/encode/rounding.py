@@ -155,8 +155,13 @@ class Feedback:
         return cls(order, np.linalg.cholesky(inverse).transpose(0, 2, 1))
 
 
-def feedback(rows: Array, scales: Array, factor: Feedback, grid: Grid) -> Array:
-    """Round column by column, handing each column's error on to those still to be rounded."""
+def feedback(
+    rows: Array, scales: Array, factor: Feedback, grid: Grid, tolls: Array | None = None
+) -> Array:
+    """Round column by column, handing each column's error on to those still to be rounded.
+
+    `tolls` (G, O, K): squared error that one unit of a weight's magnitude must save.
+    """
     groups, _, width = rows.shape
     order, upper = factor.order, factor.upper
     work = rows[..., order].astype(np.float64)
@@ -164,9 +169,12 @@ def feedback(rows: Array, scales: Array, factor: Feedback, grid: Grid) -> Array:
     wide = scales.astype(np.float64)
     for position, column in enumerate(order):
         low, high = grid.bounds(steps, int(column))
-        taken = np.clip(np.rint(work[..., position] / wide), low, high)
-        steps[..., column] = taken
         diagonal = upper[:, position, position][:, None]
+        wish = work[..., position] / wide
+        if tolls is not None:
+            wish = soft(wish, tolls[..., column] * diagonal**2 / (2 * wide**2))
+        taken = np.clip(np.rint(wish), low, high)
+        steps[..., column] = taken
         error = (work[..., position] - taken * wide) / diagonal
         rest = upper[:, position, position + 1 :]
         work[..., position + 1 :] -= error[..., None] * rest[:, None, :]
@@ -175,9 +183,19 @@ def feedback(rows: Array, scales: Array, factor: Feedback, grid: Grid) -> Array:
 
 
 def descend(
-    rows: Array, steps: Array, scales: Array, gram: Array, grid: Grid, *, sweeps: int = SWEEPS
+    rows: Array,
+    steps: Array,
+    scales: Array,
+    gram: Array,
+    grid: Grid,
+    tolls: Array | None = None,
+    *,
+    sweeps: int = SWEEPS,
 ) -> Array:
-    """Coordinate descent over the integers: each move is the best for its weight, none hurts."""
+    """Coordinate descent over the integers: each move is the best for its weight, none hurts.
+
+    `tolls` as in `feedback`.
+    """
     steps = steps.copy()
     wide = scales.astype(np.float64)
     slope = np.matmul(steps * wide[..., None] - rows, gram)
@@ -186,7 +204,11 @@ def descend(
         for column in range(rows.shape[-1]):
             curvature = gram[:, column, column][:, None]
             usable = curvature > 0
-            wish = -slope[..., column] / np.where(usable, curvature, 1.0) / wide
+            safe = np.where(usable, curvature, 1.0)
+            wish = -slope[..., column] / safe / wide
+            if tolls is not None:
+                toll = tolls[..., column] / (2 * safe * wide**2)
+                wish = soft(steps[..., column] + wish, toll) - steps[..., column]
             low, high = grid.bounds(steps, column)
             target = np.clip(np.rint(steps[..., column] + np.where(usable, wish, 0.0)), low, high)
             change = target - steps[..., column]
@@ -201,6 +223,11 @@ def descend(
         if not moved:
             break
     return steps
+
+
+def soft(values: Array, threshold: Array) -> Array:
+    """The minimum of a square about `values` plus a price on magnitude: soft thresholding."""
+    return np.asarray(np.sign(values) * np.maximum(np.abs(values) - threshold, 0.0))
 
 
 def _ridge(gram: Array, damping: float) -> Array:

@@ -1,0 +1,193 @@
+"""Int8 weights that pack small: one price of a bit for the whole network, and how it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lilliput.data.dataset import Array
+from lilliput.encode.execute import Execution, Feeds
+from lilliput.encode.fitting import Grids, fit_weights
+from lilliput.encode.layers import Layer
+from lilliput.encode.outcome import State
+from lilliput.encode.rate import code_length, economize
+from lilliput.graph import Graph
+
+if TYPE_CHECKING:
+    import onnx
+
+PROBE = 0.05
+"""Size of the noise whose effect on the output is measured, as a share of the weights' own."""
+
+FIRST_ERROR = 1e-3
+"""Squared relative output error for one bit of every weight: where the search begins."""
+
+NEAR = 0.05
+"""A rate that is met within so many bits a weight is met."""
+MOST_FITS = 7
+
+FOURFOLD = 4.0
+"""About one bit a weight, where steps are fine."""
+FINEST = 0.3
+"""`cheapest` stops when it knows the rate this exactly, in bits a weight."""
+FEWEST_BITS = 1.0
+
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An int8 model at a price, and the bits a weight that its integers take.
+
+    `drop` is what it loses of the metric, where that was asked.
+    """
+
+    state: State
+    price: float
+    bits: float
+    drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Economy:
+    """Fits a network's int8 weights at a price, layer by layer.
+
+    `gains` is {weight: squared relative error of the network's output per squared error of an
+    output channel, summed over channels, mean over places and examples}.
+    """
+
+    state: State
+    grids: Grids
+    feeds: Feeds
+    gains: dict[str, float]
+    threads: int = 1
+
+    @property
+    def first_price(self) -> float:
+        """Some 4 bits a weight, whatever the size of the network."""
+        weights = {layer.weight for layer in self.state.placement.layers}
+        return FIRST_ERROR / sum(self.state.graph.weights(name).size for name in weights)
+
+    def at(self, price: float) -> Fitted:
+        """The model whose every bit saves at least `price` of squared relative output error."""
+        sizes: dict[str, tuple[float, int]] = {}
+
+        def choose(layer: Layer, rows: Array, covariance: Array) -> tuple[Array, Array]:
+            own = price / max(self.gains[layer.weight], TINY)
+            steps, scales = economize(rows, covariance, self.grids(layer), own)
+            sizes[layer.weight] = code_length(steps), steps.size
+            return steps, scales
+
+        state = self.state
+        encoding = fit_weights(
+            state.graph,
+            state.placement,
+            state.encoding,
+            choose,
+            self.feeds,
+            threads=self.threads,
+        )
+        bits, weights = (sum(column) for column in zip(*sizes.values(), strict=True))
+        return Fitted(replace(state, encoding=encoding), price, bits / weights)
+
+
+def at_rate(economy: Economy, bits: float) -> Iterator[tuple[Fitted, bool]]:
+    """Models, and whether each comes nearer to `bits` a weight than those before it.
+
+    A bit less lets the error grow fourfold where steps are fine, more where they are coarse: the
+    price is moved along the line through the last two models.
+    """
+    price, slope = economy.first_price, -0.5
+    before: Fitted | None = None
+    nearest = np.inf
+    for _ in range(MOST_FITS):
+        found = economy.at(price)
+        gap = abs(found.bits - bits)
+        yield found, gap < nearest
+        nearest = min(gap, nearest)
+        if gap <= NEAR:
+            return
+        if before is not None and found.bits != before.bits:
+            run = np.log2(found.price / before.price)
+            slope = float(np.clip((found.bits - before.bits) / run, -1.0, -0.1))
+        before = found
+        price = found.price * 2.0 ** ((bits - found.bits) / slope)
+
+
+def cheapest(
+    economy: Economy, drop: Callable[[onnx.ModelProto], float], limit: float
+) -> Iterator[tuple[Fitted, bool]]:
+    """Models that lose more and more, and whether each stays within `limit`.
+
+    Prices go up fourfold while models are allowed, and down where the first is not; then the
+    interval is halved. The allowed model that comes last takes the fewest bits.
+    """
+    good: Fitted | None = None
+    bad: Fitted | None = None
+    price = economy.first_price
+    for _ in range(MOST_FITS):
+        plain = economy.at(price)
+        found = replace(plain, drop=drop(plain.state.model()))
+        fine = found.drop is not None and found.drop <= limit
+        yield found, fine
+        good, bad = (found, bad) if fine else (good, found)
+        if good is None:
+            price /= FOURFOLD
+        elif bad is None:
+            if good.bits <= FEWEST_BITS:
+                return
+            price *= FOURFOLD
+        elif good.bits - bad.bits <= FINEST:
+            return
+        else:
+            price = float(np.sqrt(good.price * bad.price))
+
+
+def output_gains(
+    graph: Graph, layers: Sequence[Layer], feeds: Feeds, *, seed: int = 0, threads: int = 1
+) -> dict[str, float]:
+    """What an error of a layer's output does to the network's, measured: see `Economy.gains`.
+
+    Each weight in turn gets a little white noise, in the float network.
+    """
+    rng = np.random.default_rng(seed)
+    users: dict[str, list[Layer]] = {}
+    for layer in layers:
+        users.setdefault(layer.weight, []).append(layer)
+    gains = {}
+    for weight, sharing in users.items():
+        values = graph.weights(weight)
+        noise = rng.standard_normal(values.shape) * PROBE * float(np.std(values))
+        noisy = graph.copy()
+        noisy.constants[weight] = (values + noise).astype(np.float32)
+        gains[weight] = _gain(graph, noisy, sharing, feeds, threads)
+    return gains
+
+
+def _gain(graph: Graph, noisy: Graph, layers: Sequence[Layer], feeds: Feeds, threads: int) -> float:
+    shown = [*(layer.output for layer in layers), *graph.output_names]
+    plain, other = (Execution(g.model(), shown, threads=threads) for g in (graph, noisy))
+    inner = outer = size = examples = 0.0
+    for batch in feeds():
+        before, after = plain.run(batch), other.run(batch)
+        examples += len(batch[0])
+        for layer in layers:
+            gap = after[layer.output] - before[layer.output]
+            inner += _square(gap) / _places(layer, gap)
+        outer += sum(_square(after[n] - before[n]) for n in graph.output_names)
+        size += sum(_square(before[n]) for n in graph.output_names)
+    return (outer / max(size, TINY)) / max(inner / examples, TINY)
+
+
+def _square(values: Array) -> float:
+    flat = values.astype(np.float64).ravel()
+    return float(flat @ flat)
+
+
+def _places(layer: Layer, values: Array) -> float:
+    """Numbers of one channel of one example."""
+    around = values.shape[2:] if layer.op == "Conv" else values.shape[1:-1]
+    return float(np.prod(around))
