@@ -71,4 +71,6 @@ def test_wilsons_interval() -> None:
 def test_the_smoke_version_runs(options: Options) -> None:
     claim = stopwatch.run(options)
     ratios = [row.figure for row in claim.rows if row.name.startswith("ratio found")]
-    assert all(0.8 < ratio < 1.3 for ratio in ratios)
+    assert len(ratios) == len(stopwatch.THREADS)
+    # Two seconds a comparison, beside other tests: it is enough that nothing is far off.
+    assert all(0.4 < ratio < 2.5 for ratio in ratios)
