@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from lilliput.verbs.resume import resume
     from lilliput.verbs.run import run
     from lilliput.verbs.schema import schema
+    from lilliput.verbs.sensitivity import sensitivity
     from lilliput.verbs.unpack import unpack
 
 VERBS = (
     *("compress", "run", "resume", "check", "inspect", "measure"),
-    *("evaluate", "explain", "pack", "unpack", "report", "list", "new", "schema", "doctor"),
+    *("evaluate", "explain", "sensitivity", "pack", "unpack"),
+    *("report", "list", "new", "schema", "doctor"),
 )
 _HOMES = {
     **{verb: f"lilliput.verbs.{verb}" for verb in VERBS},
@@ -67,6 +69,7 @@ __all__ = [  # noqa: RUF022  # verbs in the order of a day's work, then nouns
     "measure",
     "evaluate",
     "explain",
+    "sensitivity",
     "pack",
     "unpack",
     "report",

@@ -12,6 +12,7 @@ from typer import Argument, Option
 
 from lilliput import cli_completion as completion
 from lilliput import console, units
+from lilliput.cli_insight import sensitivity
 from lilliput.cli_options import (
     LIMITS,
     OUTPUT,
@@ -332,8 +333,8 @@ def explain(
     console.show(verb(file, target=target_of(target, threads, None)), as_json=json)
 
 
-for packing in (pack, unpack):
-    app.command(rich_help_panel=FILES)(packing)
+for verb_of_its_own in (sensitivity, pack, unpack):
+    app.command(rich_help_panel=FILES)(verb_of_its_own)
 
 
 for setting_up in (new, schema, doctor):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 Feeds = Callable[[], Iterator[tuple[Array, ...]]]
 """Gives the same batches each time it is called: tuples in the order of the model's inputs."""
+
+
+class Runs(Protocol):
+    """Whatever gives named outputs for a batch."""
+
+    def run(self, batch: tuple[Array, ...]) -> Mapping[str, Array]: ...
 
 
 class Execution:
@@ -99,7 +105,7 @@ def _unshare(graph: Graph) -> None:
                     node.input[position] = copy
 
 
-def relative_error(ours: Execution, reference: Execution, feeds: Feeds) -> float:
+def relative_error(ours: Runs, reference: Runs, feeds: Feeds) -> float:
     """‖ours − reference‖ / ‖reference‖ over all outputs and batches, streaming.
 
     Only float outputs count; they are weighed by their own size.

@@ -82,8 +82,7 @@ class Yardstick:
 
     @classmethod
     def of(cls, reference: Artifact, split: Split, context: Context) -> Yardstick:
-        if split.targets is None:
-            split = Split(split.inputs, _outputs_as_truth(reference, split, context))
+        split = with_truth(split, reference, context)
         return cls(split, scores_of(reference, split, context).metric)
 
     def judge(self, candidate: Candidate, context: Context, *, prefix: str = "") -> Candidate:
@@ -116,10 +115,13 @@ def scores_of(artifact: Artifact, split: Split, context: Context) -> Scores:
         )
 
 
-def _outputs_as_truth(reference: Artifact, split: Split, context: Context) -> list[object]:
+def with_truth(split: Split, reference: Artifact, context: Context) -> Split:
+    """The split; where its examples have no truth, with the file's own outputs in its place."""
+    if split.targets is not None:
+        return split
     preprocessing = reference.metadata.preprocessing or IDENTITY
     truths: list[object] = []
     with closing(open_session(reference.path, context.target)) as session:
         for batch in context.task.batches(split, preprocessing, 1, layout=context.data.layout):
             truths += list(context.task.as_truth(session.run(batch.inputs)[0]))
-    return truths
+    return Split(split.inputs, truths)

@@ -17,6 +17,7 @@ from lilliput.reports.conditions import reading, told
 from lilliput.reports.inside import inside_of
 from lilliput.reports.snippet import loading_code
 from lilliput.reports.stages import STAGES_SAY, stage_rows
+from lilliput.reports.suffering import suffering_of
 from lilliput.reports.summary import Summary
 from lilliput.runs.rows import Row, filled_columns, headers, metric_header
 from lilliput.units import format_bytes
@@ -58,6 +59,7 @@ def page(summary: Summary) -> str:
         stages_say=STAGES_SAY,
         metric=metric_header(summary.rows),
         inside=inside_of(summary),
+        suffering=[suffering_of(found) for found in summary.sensitivities],
         conditions=list(told(summary)),
         code=_code(summary),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from lilliput.budget import Budget, Miss
 from lilliput.measurement import Measurement
 from lilliput.meter.anatomy import Anatomy
+from lilliput.meter.sensitivities import Sensitivities
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.front import pareto, recommend, what_would_reach
 from lilliput.runs.history import History
@@ -97,6 +99,15 @@ class Summary:
     def sensitivity(self) -> Mapping[str, float]:
         """{layer: output error of it alone in int8} of the recommended file, where measured."""
         return self.history.sensitivity.get(self.best.id, {}) if self.best is not None else {}
+
+    @property
+    def sensitivities(self) -> tuple[Sensitivities, ...]:
+        """What was found out of the layers of models, one of each model; those that can be read."""
+        found = []
+        for told in self.history.sensitivities.values():
+            with suppress(ValidationError):
+                found.append(Sensitivities.model_validate(told))
+        return tuple(found)
 
     @property
     def _exhibits(self) -> Mapping[str, Any]:

@@ -10,7 +10,8 @@ The events that are understood:
     any other, and every result of `once`: a record under `candidate`, or records under
                `candidates`, is that candidate's latest state; sentences under `warnings` are for
                the reader; `sensitivity` is {layer: error} of the file whose id is `candidate`;
-               `anatomy` and `samples` are of the file whose id is `of`
+               `anatomy` and `samples` are of the file whose id is `of`; `sensitivities` are the
+               figures of a model, the latest of each model count
 
 Notes of any other shape are kept in the journal and not needed here.
 """
@@ -43,7 +44,11 @@ def stage_key(number: int, stage: str, parent: str) -> str:
 
 @dataclass(frozen=True)
 class History:
-    """A run as its journal tells it. `exhibits` holds "anatomy" and "samples" by candidate."""
+    """A run as its journal tells it.
+
+    `exhibits` holds "anatomy" and "samples" by candidate, `sensitivities` what was found out of
+    the layers of a model, by its name.
+    """
 
     records: Mapping[str, Record] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
@@ -53,6 +58,7 @@ class History:
     warnings: tuple[str, ...] = ()
     sensitivity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     exhibits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sensitivities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     finished: Mapping[str, Any] | None = None
     began: str = ""
     ended: str = ""
@@ -72,6 +78,7 @@ class History:
             warnings=tuple(dict.fromkeys(replay.warnings)),
             sensitivity=replay.sensitivity,
             exhibits=replay.exhibits,
+            sensitivities=replay.sensitivities,
             finished=replay.finished,
             began=entries[0].time if entries else "",
             ended=entries[-1].time if entries else "",
@@ -99,6 +106,7 @@ class _Replay:
     warnings: list[str] = field(default_factory=list)
     sensitivity: dict[str, Mapping[str, float]] = field(default_factory=dict)
     exhibits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sensitivities: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     finished: Mapping[str, Any] | None = None
 
     def take(self, entry: Entry) -> None:
@@ -131,6 +139,8 @@ class _Replay:
         self.warnings += map(str, sentences if isinstance(sentences, list) else ())
         if told.get("sensitivity"):
             self.sensitivity[str(told.get("candidate"))] = told["sensitivity"]
+        if isinstance(found := told.get("sensitivities"), Mapping):
+            self.sensitivities[str(found.get("model"))] = found
         for name in ("anatomy", "samples"):
             if isinstance(told.get(name), Mapping):
                 self.exhibits.setdefault(str(told.get("of")), {})[name] = told[name]

@@ -94,12 +94,12 @@ def evaluate(
     """
     where = Target.parse(target) if isinstance(target, str) else target
     artifact = Artifact.of(file)
-    named = _task(artifact, task)
+    named = task_of_file(artifact, task)
     form = preprocessing or artifact.metadata.preprocessing
     examples = named.prepare(load_data(data, task=named, seed=seed, preprocessing=form))
 
     def scores(scored: Artifact) -> Scores:
-        how = preprocessing or _preprocessing(scored, examples)
+        how = preprocessing or preprocessing_of_file(scored, examples)
         with closing(open_session(scored.path, where)) as session:
             return score_fully(
                 session,
@@ -126,7 +126,12 @@ def evaluate(
     )
 
 
-def _task(artifact: Artifact, task: str | dict[str, Any] | None) -> Task:
+def task_of_file(artifact: Artifact, task: str | dict[str, Any] | None) -> Task:
+    """The task named, or the one that the file says it was made for.
+
+    Raises:
+        Refused: Neither is there.
+    """
     settings = task or artifact.metadata.task
     if not settings:
         raise Refused(
@@ -136,7 +141,12 @@ def _task(artifact: Artifact, task: str | dict[str, Any] | None) -> Task:
     return task_of(settings)
 
 
-def _preprocessing(artifact: Artifact, data: Dataset) -> Preprocessing:
+def preprocessing_of_file(artifact: Artifact, data: Dataset) -> Preprocessing:
+    """How examples become the file's input, by what it says of itself.
+
+    Raises:
+        Refused: It says nothing, and the examples are pictures.
+    """
     if artifact.metadata.preprocessing is not None:
         return artifact.metadata.preprocessing
     if data.layout != "image":
