@@ -18,6 +18,7 @@ from lilliput.errors import LilliputError
 
 if TYPE_CHECKING:
     from lilliput.context import Progress
+    from lilliput.runs.folder import RunFolder
     from lilliput.runs.result import RunResult
 
 BUG = 1
@@ -66,15 +67,15 @@ def conclude(result: RunResult, *, as_json: bool) -> int:
 
 
 @contextmanager
-def stoppable(run: Path | None) -> Iterator[None]:
-    """Turn Ctrl-C into a sentence that says where what is done lies, and how to go on.
+def stoppable(run: Path | None, *, as_json: bool = False) -> Iterator[None]:
+    """Turn Ctrl-C into the best so far, where it lies, and how to go on.
 
     However a run ends, its report tells what is there.
     """
     try:
         yield
     except KeyboardInterrupt:
-        _report_so_far(run)
+        _show_so_far(run, as_json=as_json)
         typer.echo(_stopped(run), err=True)
         raise typer.Exit(STOPPED) from None
     except LilliputError:
@@ -82,15 +83,32 @@ def stoppable(run: Path | None) -> Iterator[None]:
         raise
 
 
-def _report_so_far(run: Path | None) -> None:
+def _show_so_far(run: Path | None, *, as_json: bool) -> None:
+    """What a run that ended would print, if it has a file that was measured; its report anyhow."""
+    from lilliput.runs.result import RunResult
+
+    so_far = _report_so_far(run)
+    if so_far is None:
+        return
+    with suppress(LilliputError, OSError):
+        result = RunResult.of(so_far)
+        if result.best is not None:
+            conclude(result, as_json=as_json)
+
+
+def _report_so_far(run: Path | None) -> RunFolder | None:
+    """The run, its report written, if there is one that nobody else works in."""
     from lilliput.reports import write_report
     from lilliput.runs.folder import RunFolder, is_run
     from lilliput.runs.lock import holder
 
-    if run is not None and is_run(run) and holder(run) is None:
-        # What ended the run is what is told, not why there is no report of it.
-        with suppress(LilliputError, OSError):
-            write_report(RunFolder.look(run))
+    if run is None or not is_run(run) or holder(run) is not None:
+        return None
+    so_far = RunFolder.look(run)
+    # What ended the run is what is told, not why there is no report of it.
+    with suppress(LilliputError, OSError):
+        write_report(so_far)
+    return so_far
 
 
 def _stopped(run: Path | None) -> str:

@@ -30,6 +30,9 @@ class Journal(Protocol):
     def once(self, key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Do `work` unless an earlier session of this run finished it; returns its result."""
 
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """The result of `once` under this key; None if it was not done yet."""
+
 
 class Progress(Protocol):
     """Says how far a long job is, with an estimate of the rest, to whoever watches."""
@@ -49,6 +52,9 @@ class SilentJournal:
 
     def once(self, key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return work()
+
+    def recall(self, key: str) -> dict[str, Any] | None:
+        return None
 
 
 class SilentProgress:

@@ -47,6 +47,12 @@ class VerificationFailed(LilliputError):
     exit_code = 4
 
 
+class CannotWrite(LilliputError):
+    """The disk is full, broken or read-only. It ends a run, which can be gone on with later."""
+
+    exit_code = 1
+
+
 class Missing(LilliputError):
     """An optional part is not installed; the hint is the exact command that installs it."""
 

@@ -19,7 +19,7 @@ from lilliput.atomic import write_atomically
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.dataset import Array, Split
-from lilliput.errors import LilliputError
+from lilliput.errors import CannotWrite, LilliputError
 from lilliput.meter.accuracy import fixed_batch, run_batch
 from lilliput.meter.anatomy import anatomy
 from lilliput.preprocessing import IDENTITY
@@ -54,6 +54,8 @@ def note_exhibits(best: Candidate, reference: Candidate, context: Context) -> No
 def _unless_impossible(key: str, work: Callable[[], dict[str, Any]], context: Context) -> None:
     try:
         context.journal.once(key, work)
+    except CannotWrite:
+        raise
     except (LilliputError, RuntimeError, ValueError, TypeError, OSError) as error:
         context.progress.say(f"the report will be without the {key}: {error}")
 

@@ -7,18 +7,21 @@ are left.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 from lilliput.artifact import Artifact, TensorSpec
+from lilliput.atomic import write_atomically
+from lilliput.attempts import attempt, failure
 from lilliput.candidate import Candidate
 from lilliput.context import Context, Progress, SilentProgress
 from lilliput.data.dataset import Dataset
 from lilliput.data.sources import load_data
 from lilliput.distill.loop import torch_threads
+from lilliput.errors import CannotWrite, LilliputError
 from lilliput.exhibits import note_exhibits
 from lilliput.input_check import check_network_inputs, warnings_of
 from lilliput.meter.candidates import Yardstick, with_cost, with_latency
@@ -35,6 +38,9 @@ from lilliput.tasks import task_of
 from lilliput.tasks.base import Task
 from lilliput.unseen import with_unseen_validation
 
+LAST_SECONDS = 5.0
+"""For timing up to ten files side by side when the user waits for the prompt."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -48,18 +54,37 @@ class Prepared:
 def execute(recipe: Recipe, run: RunFolder, progress: Progress | None = None) -> RunResult:
     """Run the recipe in this folder, or go on with it; what is finished is not done again.
 
+    However it ends, the files that were made are measured, and the best so far is delivered: on
+    Ctrl-C in a few seconds, before the KeyboardInterrupt is passed on; a second one ends it now.
+
     Returns:
         The run's front, its recommended file and, when the budget is missed, by how much.
+
+    Raises:
+        LilliputError: Nothing came out of a stage.
+        CannotWrite: The disk is full; go on with the run when there is room.
     """
     began = time.monotonic()
     # Exports and cuts are many small operations: a second thread slows them down, and beside a
     # busy process it stalls them. Trainings choose their own number.
     with torch_threads(1):
         prepared = prepare(recipe, run, progress or SilentProgress())
-        made = run_stages(recipe.stages, [prepared.original], prepared.context)
-        files = [c for c in made if c.artifact is not None and c.id != prepared.reference.id]
-        measured = measure(files, prepared)
-        return conclude(measured, prepared, run, seconds=time.monotonic() - began)
+        made = {prepared.original.id: prepared.original}
+        try:
+            for candidate in run_stages(recipe.stages, [prepared.original], prepared.context):
+                made[candidate.id] = candidate
+            measured = measure(_files(made.values(), prepared), prepared)
+            return conclude(measured, prepared, run, seconds=time.monotonic() - began)
+        except CannotWrite:
+            raise
+        except (KeyboardInterrupt, LilliputError):
+            leave_best_so_far(_files(made.values(), prepared), prepared, run)
+            raise
+
+
+def _files(candidates: Iterable[Candidate], prepared: Prepared) -> list[Candidate]:
+    """Those that are files, without the reference."""
+    return [c for c in candidates if c.artifact is not None and c.id != prepared.reference.id]
 
 
 def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
@@ -159,7 +184,7 @@ def _reference(original: Candidate, context: Context) -> Candidate:
             made = replace(made, id=name, parent=original.id, stage=step.name)
         else:
             path = context.folder / f"original{original.artifact.path.suffix}"
-            shutil.copyfile(original.artifact.path, path)
+            write_atomically(path, original.artifact.path.read_bytes())
             metadata = original.artifact.metadata
             made = replace(original, artifact=Artifact.of(path, metadata=metadata))
         return {"candidate": store(made, context)}
@@ -167,24 +192,70 @@ def _reference(original: Candidate, context: Context) -> Candidate:
     return restore(context.journal.once("reference", work)["candidate"], context)
 
 
-def measure(files: Sequence[Candidate], prepared: Prepared) -> list[Candidate]:
-    """Reference first, then every file: cost, latency beside the reference, validation quality."""
-    context, reference = prepared.context, with_cost(prepared.reference)
+def measure(
+    files: Sequence[Candidate], prepared: Prepared, *, key: str = "measured", **limit: float
+) -> list[Candidate]:
+    """Reference first, then every file that runs: cost, validation quality, latency beside it.
+
+    A file that the runtime cannot take, or crashes on, is a row among the failures.
+
+    Args:
+        files: All but the reference.
+        prepared: Context and reference.
+        key: Under which the journal keeps the figures.
+        limit: `max_seconds` of a session of timing; the stopwatch's own unless given.
+    """
+    context = prepared.context
+    scored = _scored(files, prepared)
 
     def work() -> dict[str, Any]:
-        timed = with_latency([reference, *map(with_cost, files)], reference, context)
-        yardstick = Yardstick.of(
-            reference.the_artifact(), context.data.split("validation"), context
-        )
-        judged = [
-            yardstick.judge(c, context)
-            for c in context.progress.track(timed, label="scoring files")
-        ]
-        return {"candidates": [store(c, context) for c in label_gains(judged)]}
+        timed = _timed(scored, context, **limit)
+        return {"candidates": [store(c, context) for c in label_gains(timed)]}
 
-    ids = "+".join(c.id for c in files)
-    done = context.journal.once(f"measured {ids}", work)
+    done = context.journal.once(f"{key} {'+'.join(c.id for c in scored[1:])}", work)
     return [restore(stored, context) for stored in done["candidates"]]
+
+
+def _scored(files: Sequence[Candidate], prepared: Prepared) -> list[Candidate]:
+    """Cost and validation quality of the reference, and of every file that runs."""
+    context, reference = prepared.context, prepared.reference
+
+    @cache
+    def yardstick() -> Yardstick:
+        split = context.data.split("validation")
+        return Yardstick.of(reference.the_artifact(), split, context)
+
+    def scored(candidate: Candidate) -> dict[str, Any]:
+        judged = yardstick().judge(with_cost(candidate), context)
+        return {"candidate": store(judged, context)}
+
+    found = [context.journal.once(f"scored {reference.id}", lambda: scored(reference))]
+    for file in context.progress.track(files, label="scoring files"):
+        done = attempt(
+            f"scored {file.id}",
+            partial(scored, file),
+            context,
+            stage="measure",
+            candidate=file.id,
+        )
+        found += [done] if done is not None else []
+    return [restore(done["candidate"], context) for done in found]
+
+
+def _timed(candidates: Sequence[Candidate], context: Context, **limit: float) -> list[Candidate]:
+    """All with their latency beside the first; one that crashes the runtime is left out."""
+    reference, *others = candidates
+    while True:
+        try:
+            return with_latency([reference, *others], reference, context, **limit)
+        except LilliputError as error:
+            culprit = next((c for c in others if c.the_artifact().path.name == error.at), None)
+            if culprit is None:
+                raise
+            told = failure(error, stage="measure", candidate=culprit.id)
+            context.progress.say(f"measure of {culprit.id}: failed: {told['error']}")
+            context.journal.note("failed", **told)
+            others.remove(culprit)
 
 
 def conclude(
@@ -209,6 +280,30 @@ def conclude(
     )
     write_report(run)
     return RunResult.of(run)
+
+
+def leave_best_so_far(files: Sequence[Candidate], prepared: Prepared, run: RunFolder) -> None:
+    """Measure in a few seconds what there is, deliver the best of it, and write the report.
+
+    The test split is not looked at: the run is not at its end.
+    """
+    context = prepared.context
+    if not files:
+        return
+    context.progress.say(f"stopping: measuring the {len(files)} files that are there")
+    try:
+        measured = measure(files, prepared, key="so far", max_seconds=LAST_SECONDS)
+        best, missed = recommend(pareto(measured), context.budget)
+        if best is not None:
+            run.deliver(best.the_artifact())
+        context.journal.note(
+            "stopped",
+            best=best.id if best else None,
+            missed=[miss.model_dump() for miss in missed],
+        )
+        write_report(run)
+    except Exception as error:  # noqa: BLE001  # what ended the run is what is told
+        context.progress.say(f"what is there could not be measured: {error}")
 
 
 def tested_once(wanted: Sequence[Candidate], prepared: Prepared) -> list[Candidate]:

@@ -6,13 +6,14 @@ what was done and goes on. A candidate that fails is a row of the report, not th
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lilliput.attempts import AGAIN, FAILED, attempt, failure
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.errors import LilliputError
@@ -28,47 +29,69 @@ from lilliput.steps.base import Search, Selection, Stage, Step
 PROXY_EXAMPLES = 2000
 """Validation examples that a network is scored on between stages; files see all of them."""
 
-RECOVERABLE = (LilliputError, RuntimeError, ValueError, ArithmeticError, TypeError, KeyError)
-"""What one candidate may raise without ending the run."""
-
 
 def run_stages(
     stages: Sequence[Stage], candidates: Sequence[Candidate], context: Context
-) -> list[Candidate]:
-    """All candidates that came out of any stage, in the order of their making.
+) -> Iterator[Candidate]:
+    """Every candidate that comes out of any stage, as soon as it is stored.
 
     Each stage works on what the stage before it gave; what earlier stages gave stays a candidate
-    for the front.
+    for the front. On Ctrl-C the networks that were to be exported next still become files.
 
     Raises:
         LilliputError: A stage gave nothing at all.
     """
-    current, made = list(candidates), {c.id: c for c in candidates}
+    current = list(candidates)
     for number, stage in enumerate(stages, 1):
         began = time.perf_counter()
         context.progress.say(f"stage {number} of {len(stages)}: {stage.name}")
-        if isinstance(stage, Selection):
-            current = stage.choose(current, context)
-        else:
-            current = [
-                child for parent in current for child in _children(number, stage, parent, context)
-            ]
-        made |= {c.id: c for c in current}
+        came: list[Candidate] = []
+        try:
+            for child in _results(number, stage, current, context):
+                came.append(child)
+                yield child
+        except KeyboardInterrupt:
+            yield from _exported(number + 1, stages, came, context)
+            raise
         context.journal.note(
             "stage",
             number=number,
             name=stage.name,
-            candidates=[c.id for c in current],
-            made=[_told(c) for c in current],
+            candidates=[c.id for c in came],
+            made=[_told(c) for c in came],
             seconds=round(time.perf_counter() - began, 3),
         )
-        if not current:
+        if not came:
             raise LilliputError(
                 f"nothing came out of stage {number} ({stage.name}): every candidate failed",
                 at=str(context.folder),
-                hint="the reasons are in the report's last table",
+                hint="the reasons are in the report's last table; when they are mended, "
+                "`lilliput resume RUN --retry-failed`",
             )
-    return list(made.values())
+        current = came
+
+
+def _results(
+    number: int, stage: Stage, candidates: Sequence[Candidate], context: Context
+) -> Iterator[Candidate]:
+    """What one stage makes of all candidates."""
+    if isinstance(stage, Selection):
+        yield from stage.choose(candidates, context)
+        return
+    for parent in candidates:
+        if isinstance(stage, Step):
+            yield from _child(number, stage, parent, context)
+        elif isinstance(stage, Search):
+            yield from _children(number, stage, parent, context)
+
+
+def _exported(
+    number: int, stages: Sequence[Stage], networks: Sequence[Candidate], context: Context
+) -> Iterator[Candidate]:
+    """The networks as files, if writing files is what the stage of this number does."""
+    stage = stages[number - 1] if number <= len(stages) else None
+    if isinstance(stage, Step) and (stage.takes, stage.gives) == ("network", "artifact"):
+        yield from _results(number, stage, networks, context)
 
 
 def _told(candidate: Candidate) -> dict[str, Any]:
@@ -82,37 +105,14 @@ def _told(candidate: Candidate) -> dict[str, Any]:
     return {"id": candidate.id, "parent": parent, "settings": settings, "figures": figures}
 
 
-def _children(
-    number: int, stage: Stage, parent: Candidate, context: Context
-) -> Iterator[Candidate]:
-    """What one stage makes of one candidate; a failure is noted and yields nothing."""
-    try:
-        stage.check_kind(parent)
-        stage.requires(parent, context)
-        if isinstance(stage, Step):
-            yield _once(number, stage, parent, context)
-        elif isinstance(stage, Search):
-            yield from stage.explore(parent, context)
-    except RECOVERABLE as error:
-        if os.environ.get("LILLIPUT_DEBUG"):
-            raise
-        context.progress.say(f"{stage.name} failed on {parent.id}: {error}")
-        context.journal.note(
-            "failed",
-            stage=stage.name,
-            number=number,
-            candidate=parent.id,
-            kind=type(error).__name__,
-            error=str(error),
-        )
-
-
-def _once(number: int, stage: Step, parent: Candidate, context: Context) -> Candidate:
-    """The step's result on this candidate, done now or read from the journal."""
+def _child(number: int, stage: Step, parent: Candidate, context: Context) -> Iterator[Candidate]:
+    """The step's result on this candidate, done now or read from the journal; or nothing."""
     name = stage.child_id(parent.id)
 
     def work() -> dict[str, Any]:
         began = time.perf_counter()
+        stage.check_kind(parent)
+        stage.requires(parent, context)
         child = stage.apply(replace(parent, id=name), context)
         child = _described(replace(child, id=name), stage, parent)
         if child.network is not None:
@@ -120,8 +120,33 @@ def _once(number: int, stage: Step, parent: Candidate, context: Context) -> Cand
         seconds = round(time.perf_counter() - began, 3)
         return {"candidate": store(child, context), "seconds": seconds}
 
-    done = context.journal.once(stage_key(number, stage.name, parent.id), work)
-    return restore(done["candidate"], context)
+    key = stage_key(number, stage.name, parent.id)
+    done = attempt(key, work, context, stage=stage.name, candidate=parent.id, number=number)
+    if done is not None:
+        yield restore(done["candidate"], context)
+
+
+def _children(
+    number: int, stage: Search, parent: Candidate, context: Context
+) -> Iterator[Candidate]:
+    """What a search makes of one candidate, up to where it fails, or failed before."""
+    key, count = stage_key(number, stage.name, parent.id), 0
+    before = context.journal.recall(key) or {}
+    if FAILED in before:
+        context.progress.say(f"{stage.name} of {parent.id}: {AGAIN}: {before[FAILED]['error']}")
+    try:
+        stage.check_kind(parent)
+        stage.requires(parent, context)
+        most = before["found"] if FAILED in before else None
+        for child in islice(stage.explore(parent, context), most):
+            count += 1
+            yield child
+    except Exception as error:  # noqa: BLE001  # whatever a user's network provokes
+        told = failure(error, stage=stage.name, candidate=parent.id, number=number)
+        context.progress.say(f"{stage.name} of {parent.id}: failed: {told['error']}")
+        context.journal.once(key, lambda: {FAILED: told, "found": count})
+    else:
+        context.journal.once(key, lambda: {"found": count})
 
 
 def _described(child: Candidate, stage: Stage, parent: Candidate) -> Candidate:

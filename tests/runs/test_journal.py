@@ -194,7 +194,7 @@ def test_a_full_disk_is_an_error_and_the_journal_stays_whole(
         journal.note("a")
         with monkeypatch.context() as patched:
             patched.setattr(os, "write", full)
-            with pytest.raises(LilliputError, match="No space left on device"):
+            with pytest.raises(LilliputError, match="cannot write: No space left on device"):
                 journal.note("b")
         assert [e.event for e in read_entries(path)] == ["a"]
         journal.note("c")

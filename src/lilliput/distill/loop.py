@@ -7,8 +7,8 @@ and ends with the same weights as an undisturbed one.
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lilliput.atomic import write_atomically
 from lilliput.context import Context
 from lilliput.distill.answers import Answers, affordable
 from lilliput.distill.losses import LossTerm, Observed, Taps
@@ -325,10 +326,7 @@ class _Checkpoint:
     def save(self, job: _Job, epoch: int) -> None:
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".writing")
-        with temporary.open("wb") as file:
-            torch.save({"epoch": epoch, "state": job.state()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        # Into memory first: torch's own writer crashes on a full disk, where ours explains.
+        buffer = io.BytesIO()
+        torch.save({"epoch": epoch, "state": job.state()}, buffer)
+        write_atomically(self.path, buffer.getbuffer())

@@ -29,7 +29,7 @@ import yaml
 from pydantic import ValidationError
 
 from lilliput.artifact import Artifact
-from lilliput.atomic import write_atomically
+from lilliput.atomic import is_unfinished, sweep, write_atomically, writing
 from lilliput.budget import Budget
 from lilliput.errors import LilliputError
 from lilliput.runs import lock
@@ -67,16 +67,17 @@ class RunFolder:
 
         Raises:
             LilliputError: The folder holds a run or anything else, or another process has it.
+            CannotWrite: The disk is full or read-only.
         """
         folder = default_path(model_name) if path is None else Path(path)
         _check_free(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         locked = lock.acquire(folder)
         run = cls(folder, (locked.release,))
         try:
             _check_free(folder)
-            for part in (run.networks, run.files, run.checkpoints):
-                part.mkdir(exist_ok=True)
+            run._prepare()
             found = json.dumps(environment(), indent=2)
             write_atomically(folder / ENVIRONMENT, found.encode())
             # The recipe works from where it lies, whatever folder the next command is given in.
@@ -93,13 +94,13 @@ class RunFolder:
 
         Raises:
             LilliputError: There is no run, its journal was changed, or another process has it.
+            CannotWrite: The disk is full or read-only.
         """
         folder = _the_run(Path(path))
         locked = lock.acquire(folder)
         run = cls(folder, (locked.release,))
         try:
-            for part in (run.networks, run.files, run.checkpoints):
-                part.mkdir(exist_ok=True)
+            run._prepare()
             run._begin_session()
         except BaseException:
             run.close()
@@ -204,6 +205,15 @@ class RunFolder:
         except ValidationError:
             return Budget()
 
+    def _prepare(self) -> None:
+        """Make the folders, and clear away what a killed process had half written."""
+        parts = (self.networks, self.files, self.checkpoints)
+        for part in parts:
+            with writing(part):
+                part.mkdir(exist_ok=True)
+        for folder in (self.path, *parts, self.path / "samples"):
+            sweep(folder)
+
     def _begin_session(self) -> None:
         recipe = hashlib.sha256(self.recipe.read_bytes()).hexdigest()
         begun = [e.facts.get("recipe") for e in self.journal.entries if e.event == SESSION]
@@ -287,7 +297,8 @@ def _check_free(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise LilliputError("this is a file, not a folder", at=str(folder), hint="give --out NEW")
     ours = {ENVIRONMENT, lock.LOCK, lock.HOLDER, "networks", "files", "checkpoints"}
-    others = [p.name for p in folder.iterdir() if p.name not in ours] if folder.exists() else []
+    found = folder.iterdir() if folder.exists() else ()
+    others = [p.name for p in found if p.name not in ours and not is_unfinished(p)]
     if others:
         raise LilliputError(
             f"this folder is not empty ({', '.join(sorted(others)[:3])}) and holds no run",

@@ -4,7 +4,7 @@ The events that are understood:
 
     session    a process began to work: machine, versions, command (`RunFolder` notes it)
     data       name, number of examples, hash, `synthetic`: what the figures were taken on
-    failed     stage, number, candidate (the parent's id), error, kind
+    failed     stage, number, candidate (the parent's id), error, kind; also as the result of `once`
     stage      number, name, seconds, made: a list of id, parent, settings and figures
     finished   best (an id or null), missed (list of misses), seconds
     any other, and every result of `once`: a record under `candidate`, or records under
@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lilliput.attempts import FAILED
 from lilliput.noun import Noun
 from lilliput.runs.journal import ONCE, Entry
 from lilliput.runs.record import Record, record_from_json
@@ -123,14 +124,17 @@ class _Replay:
             before = self.stages.get(number, {}).get("seconds", 0.0)
             self.stages[number] = {**facts, "seconds": max(facts.get("seconds", 0.0), before)}
         elif entry.event == "failed":
-            failure = Failure(**{k: v for k, v in facts.items() if k in Failure.model_fields})
+            failure = _failure_in(facts)
             key = stage_key(failure.number, failure.stage, failure.candidate)
             self.failures[key] = failure
         else:
             # What failed once and was done in a later session did not fail.
-            self.failures.pop(str(facts.get("key")), None)
+            key = str(facts.get("key"))
+            self.failures.pop(key, None)
             told = facts["result"] if entry.event == ONCE else facts
             if isinstance(told, Mapping):
+                if isinstance(told.get(FAILED), Mapping):
+                    self.failures[key] = _failure_in(told[FAILED])
                 self.records.update({record.id: record for record in _records_in(told)})
                 self._remark(told)
 
@@ -144,6 +148,10 @@ class _Replay:
         for name in ("anatomy", "samples"):
             if isinstance(told.get(name), Mapping):
                 self.exhibits.setdefault(str(told.get("of")), {})[name] = told[name]
+
+
+def _failure_in(facts: Mapping[str, Any]) -> Failure:
+    return Failure(**{k: v for k, v in facts.items() if k in Failure.model_fields})
 
 
 def _records_in(told: Mapping[str, Any]) -> Iterator[Record]:

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lilliput.atomic import write_all, writing
+from lilliput.attempts import FAILED
 from lilliput.errors import LilliputError
 
 ONCE = "once"
@@ -106,35 +108,51 @@ class JournalFile:
         self._now = now or (lambda: datetime.now(UTC))
         self._guard = threading.RLock()
         self._underway: set[str] = set()
+        self._listeners: list[Callable[[Entry], None]] = []
         self._entries, self._size = _read(path)
         self._results = {
             entry.facts["key"]: entry.facts["result"]
             for entry in self._entries
             if entry.event == ONCE
         }
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(self._handle, self._size)
-        os.lseek(self._handle, self._size, os.SEEK_SET)
-        self._mend_last_newline()
+        with writing(path):
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._cut_after(self._size)
+                self._mend_last_newline()
+            except BaseException:
+                self.close()
+                raise
 
     def _mend_last_newline(self) -> None:
         """An editor may have taken the last newline from a line that is whole."""
         if self._size and os.pread(self._handle, 1, self._size - 1) != b"\n":
-            os.write(self._handle, b"\n")
+            write_all(self._handle, b"\n")
             self._size += 1
         os.fsync(self._handle)
+
+    def _cut_after(self, size: int) -> None:
+        os.ftruncate(self._handle, size)
+        os.lseek(self._handle, size, os.SEEK_SET)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """All events so far, oldest first."""
         return tuple(self._entries)
 
+    def follow(self, listener: Callable[[Entry], None]) -> None:
+        """Show `listener` all events so far, then each new one as soon as it is on disk."""
+        with self._guard:
+            for entry in self._entries:
+                listener(entry)
+            self._listeners.append(listener)
+
     def note(self, event: str, /, **facts: Any) -> None:
         """Append one event; on disk when this returns.
 
         Raises:
-            LilliputError: The disk is full or broken, or `facts` do not go to JSON; the journal
-                is as it was before.
+            CannotWrite: The disk is full or broken; the journal is as it was before.
+            LilliputError: `facts` do not go to JSON; the journal is as it was before.
         """
         self._append(event, facts)
 
@@ -161,6 +179,16 @@ class JournalFile:
         finally:
             self._underway.discard(key)
 
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """What the work of this key came to, if it is done."""
+        with self._guard:
+            return _copied(self._results[key]) if key in self._results else None
+
+    def forget_failures(self) -> None:
+        """From now on, what failed in earlier sessions counts as not done."""
+        with self._guard:
+            self._results = {k: r for k, r in self._results.items() if FAILED not in (r or {})}
+
     def __contains__(self, key: str) -> bool:
         """Whether the work of this key is done."""
         return key in self._results
@@ -179,27 +207,28 @@ class JournalFile:
                 raise LilliputError(
                     f"the facts of {event!r} do not go to JSON: {error}", at=str(self.path)
                 ) from error
-            self._write(line)
             stored = Entry.from_line(line)
             assert stored is not None
-            self._entries.append(stored)
+            self._take(stored, line)
+            for listener in self._listeners:
+                listener(stored)
             return stored
 
-    def _write(self, line: bytes) -> None:
+    def _take(self, entry: Entry, line: bytes) -> None:
+        """Onto the disk and into memory, or, whatever comes between (Ctrl-C too), into neither."""
+        size, count = self._size, len(self._entries)
         try:
-            written = 0
-            while written < len(line):
-                written += os.write(self._handle, line[written:])
-            os.fsync(self._handle)
-        except OSError as error:
-            os.ftruncate(self._handle, self._size)
-            os.lseek(self._handle, self._size, os.SEEK_SET)
-            raise LilliputError(
-                f"cannot write to the journal: {error.strerror}",
-                at=str(self.path),
-                hint="make room on the disk, then `lilliput resume` this run",
-            ) from error
-        self._size += len(line)
+            with writing(self.path):
+                write_all(self._handle, line)
+                os.fsync(self._handle)
+            self._entries.append(entry)
+            self._size += len(line)
+        except BaseException:
+            del self._entries[count:]
+            self._size = size
+            with writing(self.path):
+                self._cut_after(size)
+            raise
 
     def close(self) -> None:
         """Let go of the file; nothing can be noted afterwards."""

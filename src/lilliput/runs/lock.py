@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lilliput.atomic import write_atomically
+from lilliput.atomic import cannot_write, write_atomically
 from lilliput.errors import LilliputError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def acquire(folder: Path) -> BaseFileLock:
 
     Raises:
         LilliputError: Another process has it; it is named.
+        CannotWrite: The folder lies on a disk that is full or read-only.
     """
     from filelock import FileLock, Timeout
 
@@ -36,12 +37,18 @@ def acquire(folder: Path) -> BaseFileLock:
             at=str(folder),
             hint="wait for it, or stop it and then `lilliput resume` the run",
         ) from error
+    except OSError as error:
+        raise cannot_write(error, folder / LOCK) from error
     holder = {
         "pid": os.getpid(),
         "host": platform.node(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_atomically(folder / HOLDER, json.dumps(holder).encode())
+    try:
+        write_atomically(folder / HOLDER, json.dumps(holder).encode())
+    except BaseException:
+        lock.release()
+        raise
     return lock
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +113,11 @@ def serve(requests: BinaryIO, answers: BinaryIO, worker: Worker) -> None:
 
 
 def main(module: str) -> None:
-    """Serve on the standard streams; what libraries print goes to standard error instead."""
+    """Serve on the standard streams; what libraries print goes to standard error instead.
+
+    Ctrl-C reaches every process of a terminal; whether this one is done with is its parent's word.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.stdin.buffer, answers, Worker(importlib.import_module(module)))

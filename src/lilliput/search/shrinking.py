@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lilliput.attempts import attempt
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.distill.loop import Schedule, best_thread_count, torch_threads, train
@@ -216,7 +217,8 @@ def screened_drops(
 ) -> list[Screened]:
     """At most `count` architectures after a short distillation, the gentlest cuts first.
 
-    Two hopeless ones in a row end it: what is cut deeper still would be worse.
+    Two hopeless ones in a row end it: what is cut deeper still would be worse. One that fails is
+    left out.
     """
     screened: list[Screened] = []
     for one in reversed(considered):
@@ -225,7 +227,8 @@ def screened_drops(
             len(last) == 2 and all(a.drop > _hopeless(context) for a in last)
         ):
             break
-        screened.append(_screened(one, training, context))
+        found = _screened(one, training, context)
+        screened += [found] if found is not None else []
     return sorted(screened, key=lambda a: a.cost)
 
 
@@ -235,8 +238,8 @@ def _hopeless(context: Context) -> float:
     return float("inf") if allowed is None else HOPELESS * max(allowed, 0.25) / PRIOR_RECOVERY
 
 
-def _screened(one: Considered, training: Training, context: Context) -> Screened:
-    """One short training, done now or read from the journal, and its pace."""
+def _screened(one: Considered, training: Training, context: Context) -> Screened | None:
+    """One short training, done now or read from the journal, and its pace; None if it fails."""
     key = one.architecture.key
 
     def work() -> dict[str, Any]:
@@ -249,7 +252,9 @@ def _screened(one: Considered, training: Training, context: Context) -> Screened
         )
         return {"drop": lost, **pace.as_json()}
 
-    done = context.journal.once(f"screen {key}", work)
+    done = attempt(f"screen {key}", work, context, stage="shrink", candidate=key)
+    if done is None:
+        return None
     pace = Pace(done["seconds_a_step"], done["teacher_seconds"])
     return Screened(key, one.price.ratio, float(one.macs), done["drop"], pace)
 
@@ -276,6 +281,8 @@ class _Short:
 
 
 def _short_training(one: Considered, training: Training, context: Context) -> tuple[Network, Pace]:
+    # One epoch has nothing to go on from, and a pace that was read from a checkpoint is none.
+    context = replace(context, checkpoints=None)
     teacher = context.original.the_network()
     network = reestimate(one.architecture.build(teacher), _repair_batches(teacher, context))
     source = Examples(context.data, context.task, network.preprocessing, training.batch_size)
@@ -299,8 +306,8 @@ def _short_training(one: Considered, training: Training, context: Context) -> tu
 
 def trained_in_full(
     one: Considered, training: Training, epochs: int, context: Context
-) -> Candidate:
-    """The architecture distilled from the original and judged in torch; stored for resume."""
+) -> Candidate | None:
+    """The architecture distilled from the original and judged in torch; None if that fails."""
     key, teacher = one.architecture.key, context.original.the_network()
     path = context.network_path(key)
 
@@ -323,7 +330,10 @@ def trained_in_full(
             "proxy_drop": drop_in_torch(trained, split, context),
         }
 
-    done, unit = context.journal.once(f"train {key}", work), context.task.metric.unit
+    done = attempt(f"train {key}", work, context, stage="shrink", candidate=key)
+    if done is None:
+        return None
+    unit = context.task.metric.unit
     return Candidate(
         id=key,
         network=load_saved(path, teacher.module),

@@ -104,6 +104,9 @@ class Shrink(Search):
                 return
             epochs = self._epochs(chosen, training, minutes, context)
             trained = trained_in_full(by_key[chosen.key], training, epochs, context)
+            if trained is None:
+                screened = [one for one in screened if one.key != chosen.key]
+                continue
             final[chosen.key] = trained.value("proxy_drop")
             context.progress.say(
                 f"{chosen.key}: {final[chosen.key]:.2f} {context.task.metric.unit} lost "
