@@ -21,10 +21,10 @@ from lilliput.encode.prepare import prepare
 from lilliput.encode.saturation import saturates
 from lilliput.errors import LilliputError, Refused
 from lilliput.graph import Graph
-from lilliput.meter.candidates import Yardstick
 from lilliput.meter.coverage import coverage
 from lilliput.meter.host import cpu_flags, isa_class
 from lilliput.meter.stopwatch import compare_files
+from lilliput.meter.trials import Trials
 from lilliput.onnx_io import read_model, set_metadata, write_model
 from lilliput.preprocessing import IDENTITY
 from lilliput.steps.base import STAGES, Kind, Step
@@ -186,21 +186,16 @@ class Quantize(Step):
 
 
 class _Trials:
-    """Scores and times models of the ladder, each through a file of its own."""
+    """Scores and times models of the ladder."""
 
     def __init__(self, artifact: Artifact, context: Context, folder: Path) -> None:
         self.artifact, self.context, self.folder = artifact, context, folder
         self.possible = len(context.data.validation) > 0
-        self._yardstick: Yardstick | None = None
-        self._count = 0
+        self._scores = Trials(artifact, context.data.validation, context, folder)
 
     def drop(self, model: onnx.ModelProto) -> float:
         """What the model loses against the float file, on validation."""
-        if self._yardstick is None:
-            split = self.context.data.validation
-            self._yardstick = Yardstick.of(self.artifact, split, self.context)
-        trial = Candidate(id="trial", artifact=self._file(model))
-        return self._yardstick.judge(trial, self.context).value("drop")
+        return self._scores.drop(model)
 
     def faster(self, first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
         """Whether the stopwatch calls the first model faster on the target.
@@ -210,7 +205,7 @@ class _Trials:
         """
         target = self.context.target
         files = {
-            name: (self._file(model).path, target)
+            name: (write_model(model, self.folder / f"{name}.onnx"), target)
             for name, model in (("first", first), ("second", second))
         }
         for attempt in range(2):
@@ -223,11 +218,6 @@ class _Trials:
             if timing.verdict == "slower" or timing.ratio_interval[1] >= 1.0:
                 return False
         return True
-
-    def _file(self, model: onnx.ModelProto) -> Artifact:
-        self._count += 1
-        path = write_model(model, self.folder / f"{self._count}.onnx")
-        return Artifact.of(path, metadata=self.artifact.metadata)
 
 
 def _sayer(context: Context) -> Callable[[Rung], None]:
