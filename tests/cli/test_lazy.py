@@ -36,7 +36,7 @@ def test_the_command_line_loads_no_engine():
     assert not loaded & {"torch", "onnx", "onnxruntime", "openvino", "pydantic", "numpy"}
 
 
-@pytest.mark.parametrize("verb", ["report", "list", "measure", "explain", "doctor"])
+@pytest.mark.parametrize("verb", ["report", "list", "measure", "explain", "sensitivity", "doctor"])
 def test_a_device_needs_no_torch(verb: str):
     assert "torch" not in loaded_by(f"from lilliput import {verb}")
 
