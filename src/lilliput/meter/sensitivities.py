@@ -190,14 +190,13 @@ class Sensitivities(Noun):
         yield f"output error: on {self.calibrated} calibration examples of {self.data}"
         if self.scored:
             yield (
-                f"lost: {self.metric} on {self.scored} validation examples, held against "
-                f"{self.truth}"
+                f"lost: {self.metric} on {self.scored} validation examples in {self.target}, held "
+                f"against {self.truth}"
             )
         else:
             yield f"{self.data} has no validation examples: no loss of {self.metric}"
         if self.synthetic:
             yield "the data is random: these figures mean nothing"
-        yield self.target
 
 
 def db(ratio: float) -> str:
