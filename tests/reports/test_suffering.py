@@ -12,6 +12,7 @@ from lilliput.meter.sensitivities import (
     LayerSensitivity,
     PutBackPoint,
     Sensitivities,
+    points,
 )
 from lilliput.reports.html import page
 from lilliput.reports.suffering import suffering_of
@@ -112,6 +113,10 @@ def test_bars_are_drawn_against_the_worst_and_drops_only_where_they_were_taken()
     unscored = suffering_of(study(scored=0, cuts=(), no_cuts="it is a file"))
     assert [table["heads"][-1] for table in unscored["tables"]] == ["output error"] * 2
     assert "No ranking of cuts: it is a file" in unscored["sentences"]
+
+
+def test_a_loss_that_rounds_to_nothing_has_no_sign() -> None:
+    assert [points(drop) for drop in (-0.001, 0.001, -0.1, None)] == ["0.00", "0.00", "-0.10", ""]
 
 
 def test_random_data_is_said() -> None:

@@ -214,4 +214,5 @@ def share(part: float) -> str:
 
 def points(drop: float | None) -> str:
     """A loss of the metric: positive is worse."""
-    return "" if drop is None else f"{drop:.2f}"
+    shown = "" if drop is None else f"{drop:.2f}"
+    return shown.replace("-", "") if shown == "-0.00" else shown
