@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from lilliput.context import SilentProgress
 from lilliput.distill.answers import Answers, affordable
 from lilliput.distill.loop import (
     EpochFacts,
@@ -90,6 +91,50 @@ def test_a_training_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -
     with pytest.raises(Killed):
         run(tmp_path / "killed", stop_after_two)
     assert torch.equal(run(tmp_path / "killed"), run(tmp_path / "undisturbed"))
+
+
+class Killing(SilentProgress):
+    """Ends the training before its `at`-th batch, counted over all epochs."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def track(self, items, *, label, total=None):  # type: ignore[no-untyped-def]
+        for item in items:
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            yield item
+
+
+@pytest.mark.parametrize(("optimizer", "hints"), [("sgd", []), ("adam", [{"block1": (8, 8)}])])
+def test_killed_before_any_batch_it_ends_with_the_same_weights(
+    tmp_path: Path, optimizer: str, hints: list[dict[str, tuple[int, int]]]
+) -> None:
+    # users-ask 30: shuffles, optimiser, adapters, statistics of norms, and, where there are no
+    # hints, remembered answers
+    schedule = replace(SCHEDULE, optimizer=optimizer, views=2)
+
+    def run(folder: Path, at: int = -1) -> Network:
+        context = tiny_context(tmp_path, checkpoints=folder, progress=Killing(at))
+        adapters = [Hints(channels, weight=0.1) for channels in hints]
+        return train(
+            tiny_network(),
+            [Truth(context.task, 0.4), Imitation(context.task, 0.5), *adapters],
+            replace(source(context), batch_size=32),
+            schedule,
+            context,
+            key="a",
+            teacher=tiny_network(seed=5),
+        )
+
+    undisturbed = run(tmp_path / "undisturbed").module.state_dict()
+    for at in range(schedule.epochs * 3):
+        folder = tmp_path / f"killed-{at}"
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, at)
+        state = run(folder).module.state_dict()
+        assert all(torch.equal(state[name], value) for name, value in undisturbed.items()), at
 
 
 def test_the_teacher_is_not_changed_and_adapters_are_not_kept(tmp_path: Path) -> None:
