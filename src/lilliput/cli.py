@@ -32,6 +32,7 @@ from lilliput.cli_options import (
     TargetName,
     Task,
     Threads,
+    Track,
     Weights,
     file_shape,
     folder_of,
@@ -93,6 +94,7 @@ def compress(
     ] = None,
     seed: Seed = 0,
     out: Out = None,
+    track: Track = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Show the plan and stop.", rich_help_panel=OUTPUT)
     ] = False,
@@ -130,7 +132,7 @@ def compress(
         return
     folder = folder_of(out, model)
     _run(
-        lambda progress: verb.compress(model, **goals, out=folder, progress=progress),
+        lambda progress: verb.compress(model, **goals, out=folder, track=track, progress=progress),
         folder,
         json=json,
         quiet=quiet,
@@ -141,6 +143,7 @@ def compress(
 def run(
     recipe: Annotated[Path, Argument(help="A recipe, such as compress writes.")],
     out: Out = None,
+    track: Track = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -153,13 +156,19 @@ def run(
 
     loaded = Recipe.read(recipe)
     folder = folder_of(out, loaded.model.reference)
-    _run(lambda p: verb(loaded, out=folder, progress=p), folder, json=json, quiet=quiet)
+    _run(
+        lambda progress: verb(loaded, out=folder, track=track, progress=progress),
+        folder,
+        json=json,
+        quiet=quiet,
+    )
 
 
 @app.command(rich_help_panel=RUNS)
 def resume(
     run: Run,
     retry_failed: Annotated[bool, Option(help="Try again what failed, too.")] = False,
+    track: Track = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -170,7 +179,7 @@ def resume(
     from lilliput.verbs.resume import resume as verb
 
     def go_on(progress: Any) -> Any:
-        return verb(run, retry_failed=retry_failed, progress=progress)
+        return verb(run, retry_failed=retry_failed, track=track, progress=progress)
 
     _run(go_on, run, json=json, quiet=quiet)
 

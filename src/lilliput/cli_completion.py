@@ -32,6 +32,13 @@ def tasks(incomplete: str) -> list[str]:
     return _beginning(incomplete, TASKS)
 
 
+def trackers(incomplete: str) -> list[str]:
+    """Where a run can be shown."""
+    from lilliput.track import TRACKERS
+
+    return _beginning(incomplete, TRACKERS)
+
+
 def splits(incomplete: str) -> list[str]:
     """What a file can be scored on."""
     return _beginning(incomplete, ("test", "validation", "train", "calibration"))

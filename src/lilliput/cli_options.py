@@ -58,6 +58,14 @@ TargetName = Annotated[
         autocompletion=completion.targets,
     ),
 ]
+Track = Annotated[
+    list[str] | None,
+    Option(
+        help="Show the run in mlflow or tensorboard as it goes on; repeat it for both.",
+        autocompletion=completion.trackers,
+        rich_help_panel=OUTPUT,
+    ),
+]
 Run = Annotated[Path, Argument(help="The run's folder.", autocompletion=completion.runs)]
 Threads = Annotated[int, Option(min=1, help="Threads the file will run with.")]
 Isa = Annotated[

@@ -41,6 +41,7 @@ def offered(line: str, folder: Path) -> list[str]:
     [
         ("lilliput measure --target o", ["onnxruntime", "openvino"]),
         ("lilliput compress net.py:build --task ", ["classification", "super_resolution"]),
+        ("lilliput resume run --track ", ["mlflow", "tensorboard"]),
         ("lilliput evaluate best.onnx --data cif", ["cifar10"]),
         ("lilliput evaluate best.onnx --data photos/", []),
     ],

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,8 @@ def train(
 ) -> Network:
     """Train a copy of `network` on the weighted sum of `terms`; returns it in eval mode.
 
+    Each epoch's loss is in the journal, for those who watch.
+
     Args:
         network: The student; left untouched.
         terms: Loss terms; those that are modules (adapters) are trained along and thrown away.
@@ -102,10 +104,12 @@ def train(
             began = time.perf_counter()
             loss = job.run_epoch(epoch, label=f"train {key}")
             checkpoint.save(job, epoch + 1)
+            rate = schedule.rate((epoch + 1) / schedule.epochs)
+            seconds = time.perf_counter() - began
+            facts = EpochFacts(epoch + 1, schedule.epochs, loss, rate, seconds)
+            context.journal.note("epoch", training=key, **asdict(facts))
             if on_epoch is not None:
-                rate = schedule.rate((epoch + 1) / schedule.epochs)
-                seconds = time.perf_counter() - began
-                on_epoch(EpochFacts(epoch + 1, schedule.epochs, loss, rate, seconds))
+                on_epoch(facts)
     return job.finished()
 
 

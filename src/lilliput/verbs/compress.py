@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lilliput.runs.folder import RunFolder
 from lilliput.runs.result import RunResult
 from lilliput.target import Target
 from lilliput.tasks import task_of
+from lilliput.track import chosen, followed
 
 QUICK_MINUTES = 10.0
 """Time for the whole where the user sets none."""
@@ -34,6 +36,7 @@ def compress(
     time_budget_minutes: float | None = None,
     epochs: int | None = None,
     out: Path | str | None = None,
+    track: str | Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Bring a trained network under a budget, in measured files.
@@ -51,10 +54,15 @@ def compress(
         time_budget_minutes: Time for the whole; more of it finds better files.
         epochs: Of a full training; unset, as many as the time allows.
         out: The run's folder; it must not hold another run.
+        track: Where the run is shown while it goes on: "mlflow", "tensorboard", or both.
         progress: Watches.
 
     Returns:
         The run: its `front`, its `best` file, `missed` limits.
+
+    Raises:
+        LilliputError: Something given is wrong, or a tracker cannot be reached.
+        Missing: A tracker's client is not installed.
     """
     recipe = recipe_for(
         model,
@@ -69,13 +77,16 @@ def compress(
         time_budget_minutes=time_budget_minutes,
         epochs=epochs,
     )
-    watched = progress or SilentProgress()
+    watched, trackers = progress or SilentProgress(), chosen(track)
     if time_budget_minutes is None and epochs is None:
         watched.say("no --time-budget: a quick pass; more time finds better files")
     check_goals(recipe)
     from lilliput.pipeline import execute
 
-    with RunFolder.create(out, recipe, model_name=recipe.model.name) as run:
+    with (
+        RunFolder.create(out, recipe, model_name=recipe.model.name) as run,
+        followed(run, trackers, watched),
+    ):
         return execute(recipe, run, watched)
 
 

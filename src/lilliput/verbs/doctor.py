@@ -23,6 +23,8 @@ PACKAGES = (
     ("onnxscript", "the second exporter", WORKSHOP),
     ("scikit-learn", "the embedded digits", WORKSHOP),
     ("openvino", "an optional runtime", 'pip install "lilliput[openvino]"'),
+    ("mlflow-skinny", "--track mlflow", 'pip install "lilliput[mlflow]"'),
+    ("tensorboardX", "--track tensorboard", 'pip install "lilliput[tensorboard]"'),
 )
 """(distribution, what it serves, what installs it)."""
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lilliput.context import Progress, SilentProgress
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.result import RunResult
+from lilliput.track import chosen, followed
 
 
 def run(
     recipe: Recipe | Path | str,
     *,
     out: Path | str | None = None,
+    track: str | Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Run a recipe in a new folder.
@@ -21,6 +24,7 @@ def run(
     Args:
         recipe: A recipe, or the file that holds one.
         out: The run's folder, `runs/<model>-<date>-<time>` unless given.
+        track: Where the run is shown while it goes on: "mlflow", "tensorboard", or both.
         progress: Watches.
 
     Returns:
@@ -28,10 +32,15 @@ def run(
 
     Raises:
         Mistakes: All that is wrong with the recipe, before anything is spent.
-        LilliputError: The folder holds a run already.
+        LilliputError: The folder holds a run already, or a tracker cannot be reached.
+        Missing: A tracker's client is not installed.
     """
+    watched, trackers = progress or SilentProgress(), chosen(track)
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     from lilliput.pipeline import execute
 
-    with RunFolder.create(out, loaded, model_name=loaded.model.name) as folder:
-        return execute(loaded, folder, progress or SilentProgress())
+    with (
+        RunFolder.create(out, loaded, model_name=loaded.model.name) as folder,
+        followed(folder, trackers, watched),
+    ):
+        return execute(loaded, folder, watched)
