@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.distributed as dist
@@ -156,6 +157,20 @@ def test_an_onnx_file_is_an_artifact(pictures: Dataset, tmp_path: Path) -> None:
     path.write_bytes(b"cut short")
     with pytest.raises(Refused, match="ONNX"):
         load_model(str(path))
+
+
+def test_a_file_from_elsewhere_takes_what_the_user_says(pictures: Dataset, tmp_path: Path) -> None:
+    path = export_network(network_of(build(), data=pictures), tmp_path / "net.onnx").path
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    onnx.save(model, str(path))
+    form = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    loaded = load_model(str(path), preprocessing=form, data=pictures)
+    assert isinstance(loaded, Artifact)
+    assert loaded.metadata.preprocessing == form
+    assert loaded.metadata.inputs[0].shape == (None, 3, 10, 12)
+    with pytest.raises(Refused, match="does not say how pictures become its input"):
+        load_model(str(path), data=pictures)
 
 
 def test_a_recipes_model(code: Path, tmp_path: Path, pictures: Dataset) -> None:

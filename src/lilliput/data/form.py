@@ -1,4 +1,4 @@
-"""Pictures brought to the size and the channels that a preprocessing declares."""
+"""How examples become a file's input; pictures brought to the size and channels it declares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lilliput.data.dataset import Array
+from lilliput.artifact import Artifact
+from lilliput.data.dataset import Array, Dataset
+from lilliput.errors import Refused
+from lilliput.preprocessing import IDENTITY, Preprocessing
 
 RGB_TO_GREY = np.array([0.299, 0.587, 0.114], np.float32)
 """Luma weights of ITU-R BT.601, as picture libraries convert to grey."""
@@ -67,3 +70,19 @@ def resized(picture: Array, size: tuple[int, int]) -> Array:
         for channel in range(picture.shape[-1])
     ]
     return np.stack(planes, axis=-1)
+
+
+def form_of(artifact: Artifact, data: Dataset) -> Preprocessing:
+    """How examples become the file's input, by what it says of itself.
+
+    Raises:
+        Refused: It says nothing, and the examples are pictures.
+    """
+    if artifact.metadata.preprocessing is not None:
+        return artifact.metadata.preprocessing
+    if data.layout != "image":
+        return IDENTITY
+    raise Refused(
+        f"{artifact.path.name} does not say how pictures become its input",
+        hint="say it: --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+    )

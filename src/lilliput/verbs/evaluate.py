@@ -9,12 +9,12 @@ from typing import Any
 
 from lilliput.artifact import Artifact
 from lilliput.context import Progress
-from lilliput.data.dataset import Dataset
+from lilliput.data.form import form_of
 from lilliput.data.sources import load_data
 from lilliput.errors import Refused
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import Scores, also_of, drop, metric_of, score_fully
-from lilliput.preprocessing import IDENTITY, Preprocessing
+from lilliput.preprocessing import Preprocessing
 from lilliput.runtimes.opening import open_session
 from lilliput.target import Target
 from lilliput.tasks import task_of
@@ -99,7 +99,7 @@ def evaluate(
     examples = named.prepare(load_data(data, task=named, seed=seed, preprocessing=form))
 
     def scores(scored: Artifact) -> Scores:
-        how = preprocessing or preprocessing_of_file(scored, examples)
+        how = preprocessing or form_of(scored, examples)
         with closing(open_session(scored.path, where)) as session:
             return score_fully(
                 session,
@@ -139,19 +139,3 @@ def task_of_file(artifact: Artifact, task: str | dict[str, Any] | None) -> Task:
             hint="say it: --task classification",
         )
     return task_of(settings)
-
-
-def preprocessing_of_file(artifact: Artifact, data: Dataset) -> Preprocessing:
-    """How examples become the file's input, by what it says of itself.
-
-    Raises:
-        Refused: It says nothing, and the examples are pictures.
-    """
-    if artifact.metadata.preprocessing is not None:
-        return artifact.metadata.preprocessing
-    if data.layout != "image":
-        return IDENTITY
-    raise Refused(
-        f"{artifact.path.name} does not say how pictures become its input",
-        hint="say it: --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
-    )

@@ -17,6 +17,7 @@ from lilliput.artifact import Artifact
 from lilliput.candidate import Candidate
 from lilliput.context import Context, Progress, SilentProgress
 from lilliput.data.dataset import SPLITS, Dataset
+from lilliput.data.form import form_of
 from lilliput.data.sources import load_data
 from lilliput.data.sources.splits import fingerprints
 from lilliput.encode.calibration import Calibration, calibration_of
@@ -35,7 +36,7 @@ from lilliput.runs.cache import Cache, cache_for
 from lilliput.runs.folder import RunFolder
 from lilliput.runtimes.reference import graph_specs
 from lilliput.target import Target
-from lilliput.verbs.evaluate import preprocessing_of_file, task_of_file
+from lilliput.verbs.evaluate import task_of_file
 
 if TYPE_CHECKING:
     from lilliput.network import Network
@@ -184,7 +185,7 @@ def _of_file(request: _Request, folder: Path, progress: Progress) -> _Subject:
     loaded = load_data(request.data, task=task, seed=request.seed, preprocessing=form)
     examples = task.prepare(loaded)
     changes = {
-        "preprocessing": form or preprocessing_of_file(artifact, examples),
+        "preprocessing": form or form_of(artifact, examples),
         "inputs": artifact.metadata.inputs or graph_specs(artifact.path)[0],
         "task": task.settings(),
     }
