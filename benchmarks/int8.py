@@ -158,6 +158,17 @@ def make_files(context: Context, options: Options) -> Files:
     return Files(original, files, coverage.read_text())
 
 
+def quantized(context: Context, rate: float | None) -> Path:
+    """The int8 file as the stage makes it; one from an earlier run is kept."""
+    original = context.original.the_artifact()
+    candidate = Candidate(f"int8-{'ordinary' if rate is None else rate}", artifact=original)
+    path = context.folder / f"{candidate.id}.onnx"
+    if not path.is_file():
+        made = Quantize(rate=rate).apply(candidate, context)
+        assert made.the_artifact().path == path
+    return path
+
+
 def calibration_batches(context: Context, images: int) -> list[np.ndarray]:
     """The very examples that ours is calibrated with."""
     artifact = context.original.the_artifact()

@@ -18,7 +18,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from benchmarks.harness import HOME, Options
+from benchmarks.harness import Options
+from benchmarks.int8 import CASES, prepared, quantized
 from benchmarks.peers.environment import interpreter, output_of
 from lilliput.artifact import TensorSpec
 from lilliput.errors import LilliputError, Missing
@@ -34,13 +35,11 @@ FLOATS = {
     "CARN-M": ("carn_m.py:x2", "sr_carn_m/carn_m_fp16", PICTURE),
     "style network": ("style_net.py:build", "style_fast_neural/wave_fp16", PICTURE),
 }
-INT8 = {
-    "ResNet-8": "int8-resnet8.onnx",
-    "ResNet-20": "int8-resnet20.onnx",
-    "ResNet-56": "int8-resnet56.onnx",
-    "Separable ResNet": "int8-build.onnx",
-}
-ORDINARY, FEW = "int8", ("pruned", "clustered", "4-bit", "sparse int8")
+INT8 = ("ResNet-8", "ResNet-20", "ResNet-56", "Separable ResNet")
+RATE = 4.0
+"""Bits a weight, of files whose weights are chosen for their coded size."""
+ORDINARY, RATED = "int8", "rate-aware int8"
+FEW = ("pruned", "clustered", "4-bit", "sparse int8")
 COMPRESSORS = ("xz -9e", "zstd -22 --ultra", "brotli -q 11")
 SMALLEST = 100
 """Elements of a tensor that is worth pruning, clustering or rounding."""
@@ -72,9 +71,11 @@ def cases(options: Options) -> Iterator[Case]:
                 yield _changed(options, network, "pruned", plain, pruned)
                 yield _changed(options, network, "clustered", plain, clustered)
         if network in INT8:
-            plain = HOME / "artifacts" / INT8[network]
+            context = prepared(next(case for case in CASES if case.name == network), options)
+            plain = quantized(context, None)
             yield Case(network, ORDINARY, plain)
             if network in ("ResNet-20", "ResNet-56"):
+                yield Case(network, RATED, quantized(context, RATE))
                 yield _changed(options, network, "4-bit", plain, four_bits)
                 yield _changed(options, network, "sparse int8", plain, pruned)
 

@@ -12,6 +12,7 @@ from benchmarks.lil import (
     COMPRESSORS,
     FEW,
     ORDINARY,
+    RATED,
     Case,
     cases,
     general_compressors,
@@ -21,7 +22,7 @@ from benchmarks.lil import (
 )
 from lilliput.codec.container import decode, encode
 
-GOALS = {ORDINARY: ">= 2", **dict.fromkeys(FEW, ">= 10"), "fp32": ">= 0"}
+GOALS = {ORDINARY: ">= 2", RATED: ">= 2", **dict.fromkeys(FEW, ">= 10"), "fp32": ">= 0"}
 NNCODEC = "NNCodec 2.1.3, exact"
 
 
@@ -49,7 +50,7 @@ def run(options: Options) -> Claim:
                 goal=GOALS[case.kind],
             ),
         ]
-        if case.kind in ("int8", "4-bit", "sparse int8"):
+        if case.kind in (ORDINARY, RATED, "4-bit", "sparse int8"):
             rows += _weights_alone(case, {e.name: e.bytes for e in bill.entries})
             if python is not None:
                 theirs = nncodec_bytes(python, integer_weights(case.path), options.work)

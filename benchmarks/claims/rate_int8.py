@@ -12,17 +12,15 @@ import onnx
 from onnx import numpy_helper
 
 from benchmarks.harness import Claim, CommittedFile, Options, Peer, Row
-from benchmarks.int8 import CASES, Case, prepared
+from benchmarks.int8 import CASES, Case, prepared, quantized
 from benchmarks.lil import nncodec_python
 from benchmarks.peers.environment import output_of
 from benchmarks.resnets import whole_test_drop
 from lilliput.artifact import Artifact
-from lilliput.candidate import Candidate
 from lilliput.codec.container import encode
 from lilliput.context import Context
 from lilliput.measurement import Measurement
 from lilliput.meter.stopwatch import compare_files
-from lilliput.steps.quantize import Quantize
 from lilliput.target import Target
 
 NETWORKS = ("ResNet-20", "ResNet-56")
@@ -93,17 +91,6 @@ def verify(options: Options) -> Claim:
             row.model_copy(update={"name": f"{case.name}: {row.name}"}) for row in point.rows()
         ]
     return Claim(says="the committed files, scored and packed again", rows=tuple(rows))
-
-
-def quantized(context: Context, rate: float | None) -> Path:
-    """The int8 file as the stage makes it; one from an earlier run is kept."""
-    original = context.original.the_artifact()
-    candidate = Candidate(f"int8-{'ordinary' if rate is None else rate}", artifact=original)
-    path = context.folder / f"{candidate.id}.onnx"
-    if not path.is_file():
-        made = Quantize(rate=rate).apply(candidate, context)
-        assert made.the_artifact().path == path
-    return path
 
 
 def point_of(name: str, path: Path, context: Context) -> Point:
