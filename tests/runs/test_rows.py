@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -13,8 +14,8 @@ from lilliput.errors import LilliputError
 from lilliput.measurement import Measurement
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.record import candidate_to_json
-from lilliput.runs.result import RunResult
-from lilliput.runs.rows import WIDE, filled_columns, headers, made_by, plain_table, rows_of
+from lilliput.runs.result import Front, RunResult
+from lilliput.runs.rows import NARROW, WIDE, filled_columns, headers, made_by, plain_table, rows_of
 
 
 def figure(quantity: str, value: float, unit: str = "", **more: Any) -> Measurement:
@@ -181,9 +182,37 @@ def test_a_result_from_the_journal(tmp_path: Path):
     assert result.best_file == tmp_path / "run" / "best.bin"
     assert result.summary() == f"recommended: {tmp_path}/run/best.bin"
     assert "bad" not in str(result)
-    page = result._repr_html_()
-    assert page.count("<tr>") == 3
-    assert "★ fast.bin" in page
+
+
+def test_a_notebook_shows_the_front_as_chart_and_table(tmp_path: Path):
+    result = run_with(tmp_path, "{max_drop: 1.0}")
+    page = ElementTree.fromstring(result.front._repr_html_())
+    svg = "{http://www.w3.org/2000/svg}"
+    names = [title.text.splitlines()[0] for title in page.iter(f"{svg}title")]
+    assert sorted(names) == [
+        "bad.bin, beaten",
+        "fast.bin, recommended",
+        "original.bin, the original",
+    ]
+    cells = [["".join(cell.itertext()) for cell in row] for row in page.iter("tr")]
+    assert [row[0] for row in cells] == ["file", "★ fast.bin", "original.bin"]
+    assert cells[0] == headers(result.rows, NARROW)
+    assert str(result.front) == result.table()
+    assert tuple(result.front) == tuple(c for c in result.candidates if c.id != "bad")
+    whole = result._repr_html_()
+    assert whole.startswith(result.front._repr_html_())
+    assert f"recommended: {tmp_path}/run/best.bin" in whole
+
+
+def test_a_name_is_only_text_in_a_notebook(tmp_path: Path):
+    odd = candidate(tmp_path, "<i>&amp;")
+    page = Front([odd], rows_of([odd], front=["<i>&amp;"]))._repr_html_()
+    cells = ["".join(cell.itertext()) for cell in ElementTree.fromstring(page).iter("td")]
+    assert cells[0] == "<i>&amp;.bin"
+
+
+def test_a_front_of_nothing_is_a_table_of_nothing():
+    assert ElementTree.fromstring(Front()._repr_html_()).find("table") is not None
 
 
 def test_a_missed_budget_exits_with_3(tmp_path: Path):

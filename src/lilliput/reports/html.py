@@ -12,13 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lilliput.reports.chart import chart_of
 from lilliput.reports.conditions import reading, told
 from lilliput.reports.inside import inside_of
 from lilliput.reports.snippet import loading_code
 from lilliput.reports.stages import STAGES_SAY, stage_rows
 from lilliput.reports.suffering import suffering_of
 from lilliput.reports.summary import Summary
+from lilliput.runs.chart import chart_of
 from lilliput.runs.rows import Row, filled_columns, headers, metric_header
 from lilliput.units import format_bytes
 
@@ -51,7 +51,7 @@ def page(summary: Summary) -> str:
         best=next((row for row in summary.rows if row.recommended), None),
         badge=_badge(summary),
         tiles=_tiles(summary),
-        chart=chart_of(summary),
+        chart=chart_of(summary.rows, summary.budget),
         files=_files(summary),
         reading=reading(summary),
         samples=_samples(summary),

@@ -1,30 +1,29 @@
-"""The front as points: what the chart of the HTML report draws."""
+"""The front as points: the chart of the report and that of a notebook show the same."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from lilliput.budget import Budget
 from lilliput.measurement import Measurement
-from lilliput.reports.summary import Summary
 from lilliput.runs.rows import Row, filled_columns, headers, metric_header
 
 
-def chart_of(summary: Summary) -> dict[str, Any]:
+def chart_of(rows: Sequence[Row], budget: Budget) -> dict[str, Any]:
     """Points with their figures, the limits as lines, and the direction in which better lies.
 
     A file without a metric or without a time and size is no point; it is listed beside the chart.
     The others stand where their change against the original puts them, so that files scored on
     test and those scored on validation alone can be compared.
     """
-    rows = summary.rows
     return {
         "metric": metric_header(rows),
         "higher_is_better": not any(_grows_when_worse(row) for row in rows),
         "points": [_point(row, rows) for row in rows if _drawable(row)],
         "untested": any(row.untested for row in rows),
         "undrawn": [row.path.name for row in rows if not _drawable(row)],
-        "limits": _limits(summary),
+        "limits": _limits(rows, budget),
     }
 
 
@@ -76,15 +75,15 @@ def _range_of_change(row: Row, original: Measurement | None) -> list[float] | No
     return [original.value + low, original.value + high]
 
 
-def _limits(summary: Summary) -> dict[str, float]:
-    limits = summary.budget.limits()
+def _limits(rows: Sequence[Row], budget: Budget) -> dict[str, float]:
+    limits = budget.limits()
     found: dict[str, float] = {
         name: limits[name] for name in ("latency", "bytes") if name in limits
     }
-    original = next((row for row in summary.rows if row.original), None)
+    original = next((row for row in rows if row.original), None)
     metric = original.figure("metric") if original is not None else None
     if "drop" in limits and metric is not None:
-        worse = any(_grows_when_worse(row) for row in summary.rows)
+        worse = any(_grows_when_worse(row) for row in rows)
         found["metric"] = metric.value + (limits["drop"] if worse else -limits["drop"])
     return found
 
