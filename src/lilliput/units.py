@@ -88,7 +88,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in re.split(r"[x×,]", text.strip("()[] "))]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise _not(text, "a shape", "1x3x224x224, 3,32,32")
+        raise _not(text, "a shape", "1x3x224x224 or 1,3,32,32")
     return tuple(int(part) for part in parts)
 
 

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lilliput.artifact import TensorSpec
 from lilliput.data.dataset import Dataset, Split
 from lilliput.errors import LilliputError, Refused
-from lilliput.models.inputs import channels_of, inputs_from_data, parse_input, prove_inputs
+from lilliput.models.inputs import channels_of, inputs_from_data, prove_inputs
 from lilliput.preprocessing import Preprocessing
 from lilliput.tasks import task_of
 from lilliput.tasks.base import Batch
@@ -33,31 +31,6 @@ class Made(nn.Module):
 
 def spec(*sizes: int, name: str = "") -> TensorSpec:
     return TensorSpec(name=name, shape=(None, *sizes), sample=(1, *sizes))
-
-
-@given(
-    st.lists(st.integers(1, 4096), min_size=1, max_size=4),
-    st.sampled_from(["x", "×", ","]),
-    st.sampled_from(["", "x=", "tokens = "]),
-    st.sampled_from(["", ":int64", ":float32"]),
-)
-def test_every_written_shape_is_read(sizes: list[int], by: str, name: str, dtype: str) -> None:
-    parsed = parse_input(name + by.join(map(str, sizes)) + dtype)
-    assert parsed.shape == (None, *sizes)
-    assert parsed.sample == (1, *sizes)
-    assert parsed.name == name.replace("=", "").strip()
-    assert parsed.dtype == (dtype[1:] or "float32")
-
-
-@pytest.mark.parametrize("text", ["", "3x", "x3", "3x?x3", "3x32x32:complex", "a b", "-3x3"])
-def test_other_texts_are_no_shapes(text: str) -> None:
-    with pytest.raises(LilliputError, match=r"is no input shape\n.*without the batch, e\.g\."):
-        parse_input(text)
-
-
-def test_a_size_of_zero_is_no_shape() -> None:
-    with pytest.raises(LilliputError, match="a size is 0"):
-        parse_input("3x0x3")
 
 
 def test_shapes_from_pictures_with_and_without_resizing() -> None:

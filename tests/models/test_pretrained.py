@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
+from lilliput.artifact import TensorSpec
 from lilliput.export.onnx_file import export_network
-from lilliput.models.inputs import parse_input
 from lilliput.models.source import load_network
 
 NETWORKS = Path(__file__).parents[2] / "benchmarks" / "networks"
@@ -22,19 +22,19 @@ NETWORKS = Path(__file__).parents[2] / "benchmarks" / "networks"
         (
             "resnet_cifar.py:resnet20",
             "cifar10_resnet20",
-            "3x32x32",
+            (3, 32, 32),
             {"Conv": 21, "Relu": 19, "Add": 9, "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1},
         ),
         (
             "mlperf_tiny.py:resnet8",
             "mlperf_tiny_resnet8",
-            "3x32x32",
+            (3, 32, 32),
             {"Conv": 9, "Relu": 7, "Add": 3, "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1},
         ),
         (
             "carn_m.py:x2",
             "sr_carn_m",
-            "3x24x16",
+            (3, 24, 16),
             {"Conv": 44, "Relu": 40, "Add": 9, "Concat": 12, "DepthToSpace": 1},
         ),
     ],
@@ -42,14 +42,15 @@ NETWORKS = Path(__file__).parents[2] / "benchmarks" / "networks"
 def test_they_leave_clean(
     code: str,
     weights: str,
-    shape: str,
+    shape: tuple[int, ...],
     operators: dict[str, int],
     shared_data: Path,
     tmp_path: Path,
 ) -> None:
     """users-ask 21: no float copies, no clutter; what is left is the network."""
     (file,) = (shared_data / "models" / weights).glob("*.safetensors")
-    network = load_network(f"{NETWORKS / code}", weights=file, inputs=(parse_input(shape),))
+    inputs = (TensorSpec(name="", shape=(None, *shape), sample=(1, *shape)),)
+    network = load_network(f"{NETWORKS / code}", weights=file, inputs=inputs)
     artifact = export_network(network, tmp_path / "net.onnx")
     model = onnx.load(artifact.path)
     kinds = [node.op_type for node in model.graph.node]

@@ -19,7 +19,6 @@ from lilliput.artifact import Artifact, TensorSpec
 from lilliput.data.dataset import Dataset, Split
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
-from lilliput.models.inputs import parse_input
 from lilliput.models.source import load_model, load_network, network_of
 from lilliput.network import Network
 from lilliput.preprocessing import IDENTITY, Preprocessing
@@ -190,12 +189,13 @@ def test_a_load_is_the_same_in_another_process(code: Path) -> None:
     script = (
         "import sys\n"
         "from lilliput.models.source import load_network\n"
-        "from lilliput.models.inputs import parse_input\n"
-        "network = load_network(sys.argv[1], inputs=(parse_input('3x8x8'),))\n"
+        "from lilliput.artifact import TensorSpec\n"
+        "shape = TensorSpec(name='', shape=(None, 3, 8, 8))\n"
+        "network = load_network(sys.argv[1], inputs=(shape,))\n"
         "print(network.module[0].weight.flatten().tolist())\n"
     )
     other = subprocess.run(
         [sys.executable, "-c", script, f"{code}:build"], capture_output=True, text=True, check=True
     ).stdout
-    here = load_network(f"{code}:build", inputs=(parse_input("3x8x8"),))
+    here = load_network(f"{code}:build", inputs=(TensorSpec(name="", shape=(None, 3, 8, 8)),))
     assert other.strip() == str(here.module[0].weight.flatten().tolist())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,30 +22,6 @@ if TYPE_CHECKING:
     from lilliput.tasks.base import Task
 
 Specs = tuple[TensorSpec, ...]
-
-SYNTAX = re.compile(r"(?:(?P<name>\w+)=)?(?P<sizes>\d+(?:[x×,]\d+)*)(?::(?P<dtype>\w+))?")
-DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
-
-
-def parse_input(text: str) -> TensorSpec:
-    """`"3x32x32"`, `"tokens=128:int64"` → one input; sizes without the batch, which is free.
-
-    Raises:
-        LilliputError: not of that form.
-    """
-    found = SYNTAX.fullmatch(text.replace(" ", ""))
-    dtype = found["dtype"] or "float32" if found else ""
-    if found is None or dtype not in DTYPES:
-        raise LilliputError(
-            f"{text!r} is no input shape",
-            hint="write the sizes without the batch, e.g. 3x32x32, or name=128:int64",
-        )
-    sizes = tuple(int(size) for size in re.split("[x×,]", found["sizes"]))
-    if 0 in sizes:
-        raise LilliputError(f"input shape {text!r} holds nothing: a size is 0")
-    return TensorSpec(
-        name=found["name"] or "", shape=(None, *sizes), dtype=dtype, sample=(1, *sizes)
-    )
 
 
 def inputs_from_data(
@@ -131,7 +106,7 @@ def run_once(module: nn.Module, specs: Specs, *, batch: int = 1) -> tuple[Tensor
         layer = f" in layer {path[-1]!r}" if path and path[-1] else ""
         raise Refused(
             f"the network does not run on {shapes}:{layer} {reason}",
-            hint="give the shape it was trained on with --input-shape (without the batch), and "
+            hint="give the shape it was trained on with --input-shape (batch first), and "
             "see that the preprocessing's channels and size are those of its first layer",
         ) from error
 
@@ -143,7 +118,7 @@ def _first_split(data: Dataset) -> Split:
             return split.head(1)
     raise LilliputError(
         f"the data {data.name!r} has no examples to read the input's shape from",
-        hint="give it with --input-shape, e.g. 3x32x32",
+        hint="give it with --input-shape, e.g. 1x3x32x32",
     )
 
 

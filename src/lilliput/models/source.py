@@ -146,7 +146,7 @@ def network_of(
     if not inputs and data is None:
         raise LilliputError(
             f"nothing says what shape {name!r} takes",
-            hint="give --input-shape, e.g. 3x32x32, or data to read it from",
+            hint="give --input-shape, e.g. 1x3x32x32, or data to read it from",
         )
     if not inputs and data is not None:
         inputs = inputs_from_data(data, preprocessing, task)
