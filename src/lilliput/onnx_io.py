@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lilliput.artifact import METADATA_KEY, ArtifactMetadata
 from lilliput.atomic import write_atomically
@@ -16,6 +16,8 @@ from lilliput.errors import LilliputError, Refused
 
 if TYPE_CHECKING:
     import onnx
+
+    from lilliput.codec.bill import Bill
 
 MAX_BYTES = 2**31 - 1
 """What protobuf itself can hold in one file."""
@@ -49,10 +51,17 @@ def unpacked(path: Path | str, **limit: int) -> bytearray:
     """
     from lilliput.codec.container import decode
 
+    with _opened(path) as packed:
+        return decode(packed, **limit)
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[BinaryIO]:
+    """The file to be unpacked; what it is refused for is told with its path."""
     path = existing(path)
     try:
         with path.open("rb") as packed:
-            return decode(packed, **limit)
+            yield packed
     except Refused as refused:
         raise Refused(refused.thing, at=str(path), hint=refused.hint) from refused
 
@@ -90,11 +99,22 @@ def read_model(path: Path | str) -> onnx.ModelProto:
         Refused: not an ONNX model, larger than 2 GiB, external data, a tensor that lies about
             its size.
     """
+    return _model_in(read_bytes(path), Path(path))
+
+
+def read_packed(path: Path | str) -> tuple[onnx.ModelProto, Bill]:
+    """The model in a `.lil` file, and where the file's bytes went. Raises as `read_model` does."""
+    from lilliput.codec.container import decode_with_bill
+
+    with _opened(path) as packed:
+        content, bill = decode_with_bill(packed)
+    return _model_in(content, Path(path)), bill
+
+
+def _model_in(content: bytes | bytearray, path: Path) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    path = Path(path)
-    content = read_bytes(path)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(bytes(content))

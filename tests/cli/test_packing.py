@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,8 +16,10 @@ from typer.testing import CliRunner
 import lilliput
 from lilliput.artifact import ArtifactMetadata
 from lilliput.cli import app
+from lilliput.codec import container
 from lilliput.errors import LilliputError, Refused, VerificationFailed
 from lilliput.onnx_io import read_model, set_metadata, write_model
+from lilliput.preprocessing import Preprocessing
 from lilliput.runtimes.opening import open_session
 from lilliput.target import Target
 
@@ -182,3 +186,43 @@ def test_explain_names_the_packed_file(packed: Path):
     found = lilliput.explain(packed)
     assert found.file == "net.lil"
     assert found.operators
+
+
+def test_a_packed_file_is_decoded_once_to_be_inspected(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+):
+    decodings = []
+
+    def counted(*given: Any) -> Any:
+        decodings.append(given)
+        return decode_(*given)
+
+    decode_ = container._decode
+    monkeypatch.setattr(container, "_decode", counted)
+    assert lilliput.inspect(packed).bill.bytes == packed.stat().st_size
+    assert len(decodings) == 1
+
+
+def test_a_damaged_file_that_is_inspected_is_named(packed: Path):
+    packed.write_bytes(packed.read_bytes()[:-4])
+    with pytest.raises(Refused, match=r"net\.lil: the packed file is damaged or cut short"):
+        lilliput.inspect(packed)
+
+
+def test_a_packed_file_scores_as_the_other_does(digits_file: Callable[..., Path]):
+    plain = digits_file()
+    ours = lilliput.evaluate(
+        lilliput.pack(plain).path,
+        against=plain,
+        data="digits",
+        task="classification",
+        preprocessing=Preprocessing(channels=1),
+    )
+    theirs = lilliput.evaluate(
+        plain, data="digits", task="classification", preprocessing=Preprocessing(channels=1)
+    )
+    assert ours.file.suffix == ".lil"
+    assert ours.metric.value == theirs.metric.value
+    assert ours.metric.interval == theirs.metric.interval
+    assert ours.drop.value == 0
+    assert 0 < ours.metric.value < 100

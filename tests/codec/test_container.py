@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lilliput.codec import container, payload
-from lilliput.codec.container import bill_of, decode, encode
+from lilliput.codec.container import decode, decode_with_bill, encode
 from lilliput.errors import Refused
 
 KINDS = (np.float32, np.float16, np.float64, np.int8, np.uint8, np.int32, np.uint32, np.int64)
@@ -154,7 +154,7 @@ def test_the_bill_names_the_parts(mixed):
     assert "codebook" in parts["clustered"]
     assert "significance" in parts["pruned"]
     assert "significance" in parts["sparse"]
-    assert bill_of(packed) == bill
+    assert decode_with_bill(packed)[1] == bill
     assert sum(bill.parts.values()) == len(packed)
     assert "total" in str(bill)
     assert bill.as_json()["bytes"] == len(packed)

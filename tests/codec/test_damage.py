@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from lilliput.codec.container import DEFAULT_LIMIT, bill_of, decode, encode
+from lilliput.codec.container import DEFAULT_LIMIT, decode, decode_with_bill, encode
 from lilliput.errors import Refused
 
 HEADER = struct.Struct("<3sBIIQII")
@@ -142,7 +142,7 @@ def test_crafted_headers(made, message):
     with pytest.raises(Refused, match=message):
         decode(made)
     with pytest.raises(Refused, match=message):
-        bill_of(made)
+        decode_with_bill(made)
 
 
 def test_a_graph_that_grows_is_stopped():

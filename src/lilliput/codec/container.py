@@ -88,11 +88,13 @@ def decode(packed: bytes | BinaryIO, *, max_bytes: int = DEFAULT_LIMIT) -> bytea
     return _decode(packed, max_bytes, None)[0]
 
 
-def bill_of(packed: bytes | BinaryIO, *, max_bytes: int = DEFAULT_LIMIT) -> Bill:
-    """Where the bytes of a `.lil` file went; it is decoded for that. Raises as `decode` does."""
+def decode_with_bill(
+    packed: bytes | BinaryIO, *, max_bytes: int = DEFAULT_LIMIT
+) -> tuple[bytearray, Bill]:
+    """As `decode`, and where the bytes of the `.lil` file went."""
     ledger = Ledger()
-    _, slots, header = _decode(packed, max_bytes, ledger)
-    return _bill(slots, ledger, header)
+    content, slots, header = _decode(packed, max_bytes, ledger)
+    return content, _bill(slots, ledger, header)
 
 
 def _encoded(content: bytes, slots: Sequence[Slot]) -> tuple[bytes, Bill]:

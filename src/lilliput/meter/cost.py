@@ -92,7 +92,11 @@ def file_cost(path: Path | str) -> Cost:
         raise LilliputError(
             f"the cost of {path.name!r} is unknown", hint="give an .onnx or a .lil file"
         )
-    model = read_model(path)
+    return model_cost(read_model(path), path.stat().st_size)
+
+
+def model_cost(model: ModelProto, size: int) -> Cost:
+    """`file_cost` of a model that was read from a file of `size` bytes."""
     graph = Graph.of(model)
     batch = concrete_inputs(graph, model_specs(model)[0])
     known = Known(graph, inferred_shapes(graph))
@@ -100,7 +104,7 @@ def file_cost(path: Path | str) -> Cost:
     return Cost(
         macs=sum(layer.macs for layer in layers) / batch,
         params=count_params(model),
-        bytes=path.stat().st_size,
+        bytes=size,
         layers=layers,
     )
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from lilliput.artifact import Artifact, TensorSpec
 from lilliput.codec.bill import Bill
-from lilliput.codec.container import bill_of
 from lilliput.data.sources import load_data
-from lilliput.meter.cost import Cost, file_cost
+from lilliput.meter.cost import Cost, model_cost
 from lilliput.noun import Noun
-from lilliput.onnx_io import SUFFIXES
+from lilliput.onnx_io import SUFFIXES, get_metadata, read_model, read_packed
 from lilliput.preprocessing import Preprocessing
 from lilliput.tasks import task_of
 from lilliput.units import format_bytes, format_count
@@ -82,12 +81,7 @@ def inspect(
         LilliputError: The model cannot be built or loaded, or its input is not known.
     """
     if Path(model).suffix in SUFFIXES:
-        artifact = Artifact.of(model)
-        bill = None
-        if artifact.format == "lil":
-            with artifact.path.open("rb") as packed:
-                bill = bill_of(packed)
-        return FileInspection(artifact=artifact, cost=file_cost(model), bill=bill)
+        return _inspected_file(Path(model))
     from lilliput.models.inspect import inspect_network
     from lilliput.models.source import load_network
 
@@ -108,6 +102,12 @@ def inspect(
         data=examples,
     )
     return inspect_network(network)
+
+
+def _inspected_file(path: Path) -> FileInspection:
+    model, bill = read_packed(path) if path.suffix == ".lil" else (read_model(path), None)
+    artifact = Artifact.of(path, metadata=get_metadata(model))
+    return FileInspection(artifact=artifact, cost=model_cost(model, artifact.bytes), bill=bill)
 
 
 def _shape(spec: TensorSpec) -> str:
