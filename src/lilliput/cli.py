@@ -353,9 +353,9 @@ for setting_up in (new, schema, doctor):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code.
 
-    0 done; 1 something unforeseen; 2 a mistake in what was given; 3 the budget is missed (the
-    files are there); 4 a file does not compute what it should; 5 something is not installed;
-    130 stopped by Ctrl-C.
+    0 done; 1 something unforeseen, or a full disk; 2 a mistake in what was given; 3 the budget is
+    missed (the files are there); 4 a file does not compute what it should; 5 something is not
+    installed; 130 stopped by Ctrl-C (the best so far is there).
     """
     try:
         app(args=argv, prog_name="lilliput")

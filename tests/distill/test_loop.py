@@ -108,7 +108,7 @@ class Killing(SilentProgress):
 
 
 @pytest.mark.parametrize(("optimizer", "hints"), [("sgd", []), ("adam", [{"block1": (8, 8)}])])
-def test_killed_before_any_batch_it_ends_with_the_same_weights(
+def test_killed_in_the_middle_it_ends_with_the_same_weights(
     tmp_path: Path, optimizer: str, hints: list[dict[str, tuple[int, int]]]
 ) -> None:
     # users-ask 30: shuffles, optimiser, adapters, statistics of norms, and, where there are no
@@ -129,7 +129,8 @@ def test_killed_before_any_batch_it_ends_with_the_same_weights(
         )
 
     undisturbed = run(tmp_path / "undisturbed").module.state_dict()
-    for at in range(schedule.epochs * 3):
+    # In the first batch, in and between epochs of three batches each, and in the last one.
+    for at in (0, 2, 3, 4, 8):
         folder = tmp_path / f"killed-{at}"
         with pytest.raises(KeyboardInterrupt):
             run(folder, at)

@@ -196,9 +196,8 @@ def test_a_failure_is_a_row_and_is_not_tried_again_unless_asked(
     assert outcome(resumed(home, "run", what)) == outcome(result)
 
 
-@pytest.mark.parametrize("doing", ["run", "burst"])
 def test_a_file_that_kills_the_measuring_process_is_a_row(
-    home: Path, monkeypatch: pytest.MonkeyPatch, doing: str
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # users-ask 30, 38: the child process dies as by the OOM killer; its file is left out
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
@@ -210,18 +209,34 @@ def test_a_file_that_kills_the_measuring_process_is_a_row(
         install="pip install onnxruntime",
     )
     monkeypatch.setitem(RUNTIMES._things, "scripted", foreign)
-    monkeypatch.setenv("DIES_OVER", f"{doing} {CHAIN}-fp32.onnx")
+    monkeypatch.setenv("DIES_OVER", f"burst {CHAIN}-fp32.onnx")
     what = recipe(home, runtime="scripted")
     for begin in (run, resumed):
         result = begin(home, "run", what)
         (failure,) = result.failures
         assert (failure.stage, failure.candidate) == ("measure", f"{CHAIN}-fp32")
-        assert "scripted crashed (by SIGKILL)" in failure.error
-        assert f"{CHAIN}-fp32.onnx" in failure.error
+        assert f"scripted crashed (by SIGKILL) when asked to burst '{CHAIN}-" in failure.error
+        assert "when memory runs out" in failure.error
         assert [c.id for c in result.front] == ["original-fp32"]
         assert result.best_file is not None
         assert result.best_file.is_file()
     assert foreign._hosts == {}
+
+
+def test_a_file_that_cannot_be_scored_is_a_row(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = pipeline.Yardstick.judge
+
+    def fails(self: Any, candidate: Candidate, *given: Any, **more: Any) -> Candidate:
+        if candidate.id == f"{CHAIN}-fp32":
+            raise LilliputError("foreign crashed (by SIGSEGV)")
+        return judge(self, candidate, *given, **more)
+
+    monkeypatch.setattr(pipeline.Yardstick, "judge", fails)
+    result = run(home, "run", recipe(home))
+    assert [(f.stage, f.candidate, f.error) for f in result.failures] == [
+        ("measure", f"{CHAIN}-fp32", "foreign crashed (by SIGSEGV)")
+    ]
+    assert [c.id for c in result.front] == ["original-fp32"]
 
 
 def test_a_full_disk_ends_the_run_and_no_candidate(

@@ -128,12 +128,18 @@ class Host:
         code = self._process.returncode
         how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
         last = self._last_words()
+        hint = (
+            "the system ends a process like this when memory runs out: free some, or try a "
+            "smaller batch"
+            if how == "by SIGKILL"
+            else "the file may hold an operator that this runtime cannot take; "
+            "`lilliput explain` lists its operators, another runtime may run it"
+        )
         return LilliputError(
             f"{self.runtime} crashed ({how}) when asked to {doing} {file!r}"
             + (f"; its last words: {last}" if last else ""),
             at=file,
-            hint="the file may hold an operator that this runtime cannot take; "
-            "`lilliput explain` lists its operators, another runtime may run it",
+            hint=hint,
         )
 
     def kill_if_hanging(self) -> None:
