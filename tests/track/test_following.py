@@ -125,6 +125,16 @@ def test_a_tracker_that_fails_is_a_warning(
     assert [w for n, w in enumerate(told) if w not in told[:n]] == FIRST + SECOND[:3]
 
 
+def test_an_event_of_another_version_is_a_warning_too(
+    session: Session, diary: type[Diary], tmp_path: Path
+):
+    session("first", track=[])
+    with RunFolder.open(tmp_path / "run") as run:
+        run.journal.note("stage", name="without its number")
+    said = session("second", track=["diary"])
+    assert "tracking with diary stopped: 'number'; the run goes on" in said.lines[0]
+
+
 def test_a_memory_that_cannot_be_read_begins_anew(
     session: Session, diary: type[Diary], tmp_path: Path
 ):

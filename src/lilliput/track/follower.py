@@ -70,10 +70,12 @@ class _Follower:
 
     def __call__(self, entry: Entry) -> None:
         """Take the next event; those of earlier sessions are known and not told again."""
-        news = [*self._news(entry)]
-        if self.stopped or entry.number <= self.told:
+        if self.stopped:
             return
         with self._forgiven():
+            news = [*self._news(entry)]
+            if entry.number <= self.told:
+                return
             for tell in news:
                 tell()
             self.told = entry.number
