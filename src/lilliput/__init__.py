@@ -102,22 +102,14 @@ def __getattr__(name: str) -> Any:
     try:
         found = getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
-        _explain_missing(name, error)
-        raise
+        from lilliput.errors import missing_part
+
+        missing = missing_part(f"lilliput.{name}", error)
+        if missing is None:
+            raise
+        raise missing from error
     globals()[name] = found
     return found
-
-
-def _explain_missing(name: str, error: ModuleNotFoundError) -> None:
-    """Say which part to install when a name needs one that is not there."""
-    needed = (error.name or "").partition(".")[0]
-    if needed in ("torch", "safetensors", "lightning_fabric"):
-        from lilliput.errors import Missing
-
-        raise Missing(
-            f"lilliput.{name} needs {needed}, which is not installed",
-            hint='pip install "lilliput[train]"',
-        ) from error
 
 
 def __dir__() -> tuple[str, ...]:

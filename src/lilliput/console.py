@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from lilliput.errors import LilliputError
+from lilliput.errors import LilliputError, missing_part
 
 if TYPE_CHECKING:
     from lilliput.context import Progress
@@ -124,6 +124,8 @@ def tell(error: BaseException) -> int:
     """Print an error as a person can use it; its exit code. LILLIPUT_DEBUG=1 shows all of it."""
     if os.environ.get("LILLIPUT_DEBUG"):
         traceback.print_exception(error)
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_part("this command", error) or error
     if isinstance(error, LilliputError):
         typer.echo(f"error: {error}", err=True)
         return error.exit_code

@@ -59,6 +59,16 @@ class Missing(LilliputError):
     exit_code = 5
 
 
+def missing_part(what: str, error: ModuleNotFoundError) -> Missing | None:
+    """What to install when `what` needs a package of the workshop; None if it is another's."""
+    needed = (error.name or "").partition(".")[0]
+    if needed not in ("torch", "safetensors", "lightning_fabric"):
+        return None
+    return Missing(
+        f"{what} needs {needed}, which is not installed", hint='pip install "lilliput[train]"'
+    )
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """A phrase with the names closest to `name`, for a hint: "did you mean 'conv1'?"."""
     choices = list(known)

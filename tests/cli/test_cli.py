@@ -255,6 +255,15 @@ def test_a_run_that_fails_leaves_its_report(
         (VerificationFailed("differs"), 4, "error: differs\n"),
         (Missing("no torch", hint="pip install"), 5, "error: no torch\n  → pip install\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "device (/x/y)\n"),
+        (
+            ModuleNotFoundError("none", name="torch.nn"),
+            5,
+            (
+                "error: this command needs torch, which is not installed\n"
+                '  → pip install "lilliput[train]"\n'
+            ),
+        ),
+        (ModuleNotFoundError("none", name="odd"), 1, "this is a bug in lilliput"),
         (TypeError("odd"), 1, "error: TypeError: odd at "),
         (TypeError("odd"), 1, "this is a bug in lilliput, not your mistake; LILLIPUT_DEBUG=1"),
     ],
