@@ -167,7 +167,9 @@ def run(
 @app.command(rich_help_panel=RUNS)
 def resume(
     run: Run,
-    retry_failed: Annotated[bool, Option(help="Try again what failed, too.")] = False,
+    retry_failed: Annotated[
+        bool, Option("--retry-failed", help="Try again what failed, too.")
+    ] = False,
     track: Track = None,
     json: Json = False,
     quiet: Quiet = False,
