@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lilliput.search.finalists import (
-    PRIOR_RECOVERY,
+    MOST_RECOVERY,
     Screened,
+    correction,
+    left_after,
     next_finalist,
-    recovery,
     undominated,
 )
 
@@ -70,10 +72,25 @@ def test_without_a_limit_the_widest_gap_is_filled() -> None:
     assert second.cost in (0.0, 4.0)
 
 
-def test_recovery_weighs_what_finished_against_the_prior_and_ignores_lossless_screens() -> None:
-    found = [Screened("a", 1, 1, 4.0), Screened("b", 1, 1, 0.0)]
-    assert recovery(found, {}) == PRIOR_RECOVERY
-    assert math.isclose(recovery(found, {"a": 1.0, "b": 0.4}), (PRIOR_RECOVERY + 0.25) / 2)
+def test_what_finished_is_weighed_against_the_prior_and_lossless_screens_are_ignored() -> None:
+    found = [Screened("a", 1, 1, 4.0, left=0.25), Screened("b", 1, 1, 0.0)]
+    assert correction(found, {}) == 1.0
+    assert math.isclose(correction(found, {"a": 3.0, "b": 0.4}), 2.0)
+
+
+def test_a_longer_training_is_expected_to_leave_less() -> None:
+    assert left_after(0.5) == left_after(1.0) == 1.0
+    assert math.isclose(left_after(60), 0.305, abs_tol=0.01)
+    assert left_after(1e9) == MOST_RECOVERY
+
+
+def test_in_little_time_a_gentler_cut_is_chosen() -> None:
+    found = [Screened("a", 1, 1, 4.0), Screened("b", 2, 2, 2.5), Screened("c", 3, 3, 1.0)]
+    for times, key in ((1000, "a"), (60, "b"), (3, "c")):
+        hurried = [replace(one, left=left_after(times)) for one in found]
+        chosen = next_finalist(hurried, {}, allowed_drop=0.9)
+        assert chosen is not None
+        assert chosen.key == key
 
 
 def test_one_lucky_training_does_not_make_hopeless_cuts_hopeful() -> None:

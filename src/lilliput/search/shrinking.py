@@ -30,7 +30,7 @@ from lilliput.prune.cost import network_macs
 from lilliput.prune.edits import remove_edit
 from lilliput.prune.from_context import examples, shrink
 from lilliput.search.architectures import Architecture, block_chain, name_of, spread, unique
-from lilliput.search.finalists import PRIOR_RECOVERY, Screened, undominated
+from lilliput.search.finalists import MOST_RECOVERY, Screened, undominated
 from lilliput.search.pace import Pace, teacher_seconds
 from lilliput.search.probe import Probe, probe
 from lilliput.search.rungs import drop_in_torch, metric_in_torch
@@ -235,7 +235,7 @@ def screened_drops(
 def _hopeless(context: Context) -> float:
     """A loss after a short training that no full training is expected to bring back."""
     allowed = context.budget.max_drop
-    return float("inf") if allowed is None else HOPELESS * max(allowed, 0.25) / PRIOR_RECOVERY
+    return float("inf") if allowed is None else HOPELESS * max(allowed, 0.25) / MOST_RECOVERY
 
 
 def _screened(one: Considered, training: Training, context: Context) -> Screened | None:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from lilliput.candidate import Candidate
 from lilliput.context import Context
-from lilliput.search.finalists import Screened, next_finalist
+from lilliput.search.finalists import Screened, left_after, next_finalist
 from lilliput.search.shrinking import (
     Considered,
     Training,
@@ -96,13 +96,16 @@ class Shrink(Search):
         by_key = {c.architecture.key: c for c in considered}
         allowed = context.budget.max_drop
         allowed = None if allowed is None else allowed * self.reserve
+        epochs_of = {a.key: self._epochs(a, training, minutes, context) for a in screened}
+        times = epoch_steps(training, context) / max(training.screen_steps, 1)
+        screened = [replace(a, left=left_after(epochs_of[a.key] * times)) for a in screened]
         final: dict[str, float] = {}
         began = time.monotonic()
         while len(final) < self.finalists and self._in_time(began, len(final), minutes, context):
             chosen = next_finalist(screened, final, allowed)
             if chosen is None:
                 return
-            epochs = self._epochs(chosen, training, minutes, context)
+            epochs = epochs_of[chosen.key]
             trained = trained_in_full(by_key[chosen.key], training, epochs, context)
             if trained is None:
                 screened = [one for one in screened if one.key != chosen.key]
@@ -151,10 +154,15 @@ class Shrink(Search):
         if self.epochs is not None:
             return self.epochs
         assert chosen.pace is not None
-        steps = max(context.task.epoch_steps(context.data.train, training.batch_size), 1)
+        steps = epoch_steps(training, context)
         seconds = 60 * minutes / self.finalists
         most = max(MOST_EPOCHS, MOST_STEPS // steps)
         return min(max(chosen.pace.epochs_in(seconds, steps), 1), most)
+
+
+def epoch_steps(training: Training, context: Context) -> int:
+    """Batches of an epoch, at least 1."""
+    return max(context.task.epoch_steps(context.data.train, training.batch_size), 1)
 
 
 def batch_size_for(examples: int) -> int:
