@@ -25,7 +25,7 @@ PROBE = 0.05
 FIRST_ERROR = 1e-3
 """Squared relative output error for one bit of every weight: where the search begins."""
 
-NEAR = 0.05
+NEAR = 0.1
 """A rate that is met within so many bits a weight is met."""
 MOST_FITS = 7
 

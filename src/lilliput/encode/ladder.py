@@ -101,7 +101,7 @@ class Ladder:
             yield self._scales
         if settings.bias_correction:
             yield self._biases
-        if settings.rounding != "nearest":
+        if settings.rounding != "nearest" and not isinstance(settings.rate, float):
             yield self._rounding
         if self.drop is not None and self.max_drop is not None:
             yield self._floats
@@ -235,7 +235,7 @@ class Ladder:
 
     def _fits(self, economy: Economy) -> Iterator[tuple[Fitted, bool]]:
         """Models and whether each is the best so far."""
-        if isinstance(self.settings.rate, float | int):
+        if isinstance(self.settings.rate, float):
             return at_rate(economy, self.settings.rate)
         if self.drop is None or self.max_drop is None:
             raise LilliputError(
