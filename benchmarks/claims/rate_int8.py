@@ -63,7 +63,7 @@ def run(options: Options) -> Claim:
         points = {rate: point_of(_name(rate), path, context) for rate, path in made.items()}
         theirs = [*nncodec_points(context, options)]
         rows += judged(case, points, made)
-        rows += [*compared(case, [p for rate, p in points.items() if rate], theirs)]
+        rows += compared(case, [*points.values()], theirs)
         peers.append(
             Peer(
                 name=f"{case.name}: NNCodec 2.1.3, dependent quantization",
@@ -181,15 +181,22 @@ def compared(case: Case, ours: list[Point], theirs: list[Point]) -> Iterator[Row
     """At each level of loss, our smallest file beside NNCodec's."""
     for level in LEVELS:
         mine, other = smallest(ours, level), smallest(theirs, level)
-        if mine is None:
+        if mine is None or other is None:
+            who = "ours" if mine is None else "NNCodec's"
+            yield Row(
+                name=name_of(case, level), figure=None, note=f"no file of {who} loses so little"
+            )
             continue
         yield Row(
-            name=f"{case.name}: bytes over NNCodec's at {level:g} points lost",
-            figure=None if other is None else round(mine.bytes / other.bytes, 4),
+            name=name_of(case, level),
+            figure=round(mine.bytes / other.bytes, 4),
             goal="< 1",
-            note=f"{mine.name}, {mine.bytes} bytes"
-            + ("" if other is None else f"; {other.name}, {other.bytes} bytes"),
+            note=f"{mine.name}, {mine.bytes} bytes; {other.name}, {other.bytes} bytes",
         )
+
+
+def name_of(case: Case, level: float) -> str:
+    return f"{case.name}: bytes over NNCodec's at {level:g} points lost"
 
 
 def smallest(points: list[Point], level: float) -> Point | None:
