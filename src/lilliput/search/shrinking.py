@@ -139,7 +139,10 @@ def _considered(row: Mapping[str, Any]) -> Considered:
 def chosen_by_price(
     considered: Sequence[Considered], context: Context, count: int
 ) -> list[Considered]:
-    """Within the budget's hard limits, undominated, spread over the times, fastest first.
+    """Within the budget's hard limits, undominated, fastest first.
+
+    With a limit on the drop all of them, for the screening itself decides where to stop; else
+    `count`, spread over the times.
 
     What breaks a limit is left out only if something keeps it; else the nearest are kept, so that
     the user sees how far off the budget is.
@@ -150,9 +153,11 @@ def chosen_by_price(
     worthwhile = [c for c in kept if c.price.ratio < 1.0] or kept
     by_key = {c.architecture.key: c for c in worthwhile}
     front = undominated(Screened(key, c.price.ratio, float(c.macs)) for key, c in by_key.items())
-    # With a limit on the drop the screening itself decides where to stop: see `screened_drops`.
-    wanted = count if context.budget.max_drop is None else 2 * count
-    return [by_key[key] for key in spread([a.key for a in front], wanted)]
+    keys = [a.key for a in front]
+    return [
+        by_key[key]
+        for key in (keys if context.budget.max_drop is not None else spread(keys, count))
+    ]
 
 
 def _within(considered: Considered, context: Context) -> bool:
