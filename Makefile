@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-dev
 RUN    ?= runs/demo
 
-.PHONY: help demo test check docs claims clean
+.PHONY: help demo test slow check docs claims clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -25,8 +25,11 @@ demo: $(STAMP)   ## train a digits network, bring it under a budget, show the fr
 	@echo "Look next at $(RUN)/report.html (or report.md), and at the recipe that ran: $(RUN)/recipe.yaml"
 
 test: $(STAMP)   ## the tests (< 6 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" \
 	    --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+slow: $(STAMP)   ## the tests that take longer than a few seconds each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 check: $(STAMP)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .
