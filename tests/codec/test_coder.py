@@ -124,7 +124,7 @@ def test_the_ledger_knows_the_length(calls):
 
 def test_counts_are_halved_beyond_the_limit():
     table = Table(np.full((2, 2), 4.0), weight=10, limit=100)
-    table.learn(1, np.zeros(20, np.int32))
+    table.learn(np.array([1]), np.zeros(20, np.int32), np.array([20]))
     assert table.counts.tolist() == [[4, 4], [103, 3]]
 
 

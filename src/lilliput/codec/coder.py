@@ -55,7 +55,7 @@ class Stream:
             ordered[here] = self._some(ordered[here], counts)
             if costs is not None:
                 costs[here] = (log2(counts.sum()) - np.log2(counts))[ordered[here]]
-            table.learn(row, ordered[here])
+        table.learn(sort.rows, ordered, sort.sizes)
         if self.ledger is not None and costs is not None:
             self.ledger.book(sort.undo(costs), places)
         return sort.undo(ordered)

@@ -100,11 +100,12 @@ class Table:
         """Nothing known in advance."""
         return cls(np.full((classes, symbols), 4.0), weight=16, limit=limit)
 
-    def learn(self, row: int, symbols: Ints) -> None:
-        """Count what was seen of a class."""
-        counts = self.counts[row]
-        counts += self.weight * np.bincount(symbols, minlength=counts.size)
-        self._sums[row] += self.weight * symbols.size
-        if self._sums[row] > self.limit:
-            self.counts[row] = counts // 2 + 1
-            self._sums[row] = self.counts[row].sum()
+    def learn(self, rows: NDArray[np.intp], sorted_symbols: Ints, sizes: NDArray[np.intp]) -> None:
+        """Count what was seen: `sizes[n]` symbols in class `rows[n]`, then those of the next."""
+        begins = np.repeat(rows * self.counts.shape[1], sizes)
+        np.add.at(self.counts.reshape(-1), begins + sorted_symbols, float(self.weight))
+        self._sums[rows] += self.weight * sizes
+        full = rows[self._sums[rows] > self.limit]
+        if full.size:
+            self.counts[full] = self.counts[full] // 2 + 1
+            self._sums[full] = self.counts[full].sum(1)
