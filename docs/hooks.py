@@ -260,8 +260,10 @@ def recipe() -> str:
         "## stages",
         "A list; each entry is one of the [stages](stages.md).",
         "## JSON schema",
-        "`lilliput schema` prints it; editors that know YAML complete with it: "
-        "[How do I edit a recipe?](../how-to/edit-recipe.md)",
+        (
+            "`lilliput schema` prints it; editors that know YAML complete with it: "
+            "[How do I edit a recipe?](../how-to/edit-recipe.md)"
+        ),
         '??? note "the schema"\n\n    ```json\n'
         + "\n".join("    " + line for line in json.dumps(lilliput.schema(), indent=1).splitlines())
         + "\n    ```",
