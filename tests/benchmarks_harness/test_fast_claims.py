@@ -18,7 +18,7 @@ class Clock:
 
 def judged(lost: float, ratio: float, size: int) -> Judged:
     drop = Measurement(quantity="test_drop", value=lost, unit="points")
-    return Judged(drop, cast(Timing, Clock(ratio)), size)
+    return Judged(drop, cast("Timing", Clock(ratio)), size)
 
 
 OURS = {"cut": judged(0.8, 0.4, 200), "int8": judged(-0.1, 0.6, 300)}
