@@ -12,7 +12,6 @@ from torch import nn
 
 from lilliput.artifact import Artifact, TensorSpec
 from lilliput.data.dataset import Dataset
-from lilliput.data.form import form_of
 from lilliput.errors import LilliputError, Refused
 from lilliput.models.factory import build_module
 from lilliput.models.inputs import channels_of, inputs_from_data, prove_inputs
@@ -20,9 +19,8 @@ from lilliput.models.program import open_program
 from lilliput.models.store import is_saved, load_saved
 from lilliput.models.weights import load_weights, read_weights
 from lilliput.network import Network, unwrap
-from lilliput.onnx_io import read_model
 from lilliput.preprocessing import IDENTITY, Preprocessing
-from lilliput.runtimes.reference import model_specs
+from lilliput.runtimes.reference import completed
 
 if TYPE_CHECKING:
     from lilliput.tasks.base import Task
@@ -47,7 +45,7 @@ def load_model(
     if reference.endswith(".onnx"):
         if weights is not None:
             raise Refused(f"{reference!r} holds its weights; leave `weights` out")
-        return _onnx_file(Path(reference), preprocessing, data)
+        return completed(Artifact.of(reference), preprocessing, data)
     return load_network(
         reference,
         weights=weights,
@@ -56,16 +54,6 @@ def load_model(
         task=task,
         data=data,
     )
-
-
-def _onnx_file(path: Path, preprocessing: Preprocessing | None, data: Dataset | None) -> Artifact:
-    """The file, with what one from elsewhere does not say about itself."""
-    specs, _ = model_specs(read_model(path))
-    found = Artifact.of(path)
-    said = found.metadata
-    form = preprocessing or (form_of(found, data) if data is not None else said.preprocessing)
-    kept = {"preprocessing": form, "inputs": said.inputs or specs}
-    return found.model_copy(update={"metadata": said.model_copy(update=kept)})
 
 
 def load_network(

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lilliput.artifact import TensorSpec
-from lilliput.data.dataset import Array
+from lilliput.artifact import Artifact, TensorSpec
+from lilliput.data.dataset import Array, Dataset
+from lilliput.data.form import form_of
 from lilliput.errors import LilliputError
 from lilliput.onnx_io import get_metadata, read_model
+from lilliput.preprocessing import Preprocessing
 from lilliput.runtimes.base import RUNTIMES, NodeTime, Session
 from lilliput.runtimes.opening import check_feeds, installed_version, sampled
 from lilliput.target import Target
@@ -112,6 +114,20 @@ def _evaluator(path: Path) -> Any:
 def graph_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
     """The inputs and output names that an ONNX file declares."""
     return model_specs(read_model(path))
+
+
+def completed(
+    artifact: Artifact, preprocessing: Preprocessing | None, data: Dataset | None
+) -> Artifact:
+    """An ONNX file with what one from elsewhere does not say about itself.
+
+    Raises:
+        Refused: Nobody says how the data's pictures become its input.
+    """
+    said = artifact.metadata
+    form = preprocessing or (said.preprocessing if data is None else form_of(artifact, data))
+    known = {"preprocessing": form, "inputs": said.inputs or graph_specs(artifact.path)[0]}
+    return artifact.model_copy(update={"metadata": said.model_copy(update=known)})
 
 
 def model_specs(model: ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:

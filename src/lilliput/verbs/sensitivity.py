@@ -17,7 +17,6 @@ from lilliput.artifact import Artifact
 from lilliput.candidate import Candidate
 from lilliput.context import Context, Progress, SilentProgress
 from lilliput.data.dataset import SPLITS, Dataset
-from lilliput.data.form import form_of
 from lilliput.data.sources import load_data
 from lilliput.data.sources.splits import fingerprints
 from lilliput.encode.calibration import Calibration, calibration_of
@@ -34,7 +33,7 @@ from lilliput.preprocessing import IDENTITY, Preprocessing
 from lilliput.reports import write_report
 from lilliput.runs.cache import Cache, cache_for
 from lilliput.runs.folder import RunFolder
-from lilliput.runtimes.reference import graph_specs
+from lilliput.runtimes.reference import completed
 from lilliput.target import Target
 from lilliput.verbs.evaluate import task_of_file
 
@@ -184,12 +183,8 @@ def _of_file(request: _Request, folder: Path, progress: Progress) -> _Subject:
     form = request.preprocessing or artifact.metadata.preprocessing
     loaded = load_data(request.data, task=task, seed=request.seed, preprocessing=form)
     examples = task.prepare(loaded)
-    changes = {
-        "preprocessing": form or form_of(artifact, examples),
-        "inputs": artifact.metadata.inputs or graph_specs(artifact.path)[0],
-        "task": task.settings(),
-    }
-    metadata = artifact.metadata.model_copy(update=changes)
+    artifact = completed(artifact, form, examples)
+    metadata = artifact.metadata.model_copy(update={"task": task.settings()})
     artifact = artifact.model_copy(update={"metadata": metadata})
     context = Context(
         data=examples,
