@@ -11,7 +11,7 @@ import numpy as np
 from lilliput.data.dataset import Array
 from lilliput.encode.execute import Execution, Feeds
 from lilliput.encode.fitting import Grids, fit_weights
-from lilliput.encode.layers import Layer
+from lilliput.encode.layers import Layer, by_weight
 from lilliput.encode.outcome import State
 from lilliput.encode.rate import code_length, economize
 from lilliput.graph import Graph
@@ -68,8 +68,8 @@ class Economy:
     @property
     def first_price(self) -> float:
         """Some 4 bits a weight, whatever the size of the network."""
-        weights = {layer.weight for layer in self.state.placement.layers}
-        return FIRST_ERROR / sum(self.state.graph.weights(name).size for name in weights)
+        graph, weights = self.state.graph, by_weight(self.state.placement.layers)
+        return FIRST_ERROR / sum(graph.weights(name).size for name in weights)
 
     def at(self, price: float) -> Fitted:
         """The model whose every bit saves at least `price` of squared relative output error."""
@@ -154,11 +154,8 @@ def output_gains(
     Each weight in turn gets a little white noise, in the float network.
     """
     rng = np.random.default_rng(seed)
-    users: dict[str, list[Layer]] = {}
-    for layer in layers:
-        users.setdefault(layer.weight, []).append(layer)
     gains = {}
-    for weight, sharing in users.items():
+    for weight, sharing in by_weight(layers).items():
         values = graph.weights(weight)
         noise = rng.standard_normal(values.shape) * PROBE * float(np.std(values))
         noisy = graph.copy()

@@ -17,7 +17,7 @@ from lilliput.data.dataset import Array
 from lilliput.encode.execute import Feeds
 from lilliput.encode.frontier import Frontier
 from lilliput.encode.integers import from_rows, to_rows
-from lilliput.encode.layers import Layer
+from lilliput.encode.layers import Layer, by_weight
 from lilliput.encode.moments import Moments, patches
 from lilliput.encode.placement import FLAT_BELOW, Placement
 from lilliput.encode.qdq import Encoding, Integers, bias_of, write_qdq
@@ -74,9 +74,7 @@ def fit_weights(
 
     A weight that several layers share is fitted once, to all of them.
     """
-    users: dict[str, list[Layer]] = {}
-    for layer in placement.layers:
-        users.setdefault(layer.weight, []).append(layer)
+    users = by_weight(placement.layers)
     fitted: set[str] = set()
     with _Pair(graph, placement, feeds, threads) as pair:
         for index, layer in enumerate(placement.layers):

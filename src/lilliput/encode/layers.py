@@ -50,6 +50,14 @@ def layers_of(graph: Graph) -> list[Layer]:
     return [layer for node in graph.nodes if (layer := _layer(graph, node))]
 
 
+def by_weight(layers: Iterable[Layer]) -> dict[str, list[Layer]]:
+    """{weight: the layers that use it}, in the order of the layers."""
+    users: dict[str, list[Layer]] = {}
+    for layer in layers:
+        users.setdefault(layer.weight, []).append(layer)
+    return users
+
+
 def module_path(node_name: str) -> str:
     """`/layer1/layer1.0/conv1/Conv` → `layer1.0.conv1`; a name of another kind stays as it is."""
     if not node_name.startswith("/"):

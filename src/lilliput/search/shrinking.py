@@ -154,10 +154,9 @@ def chosen_by_price(
     by_key = {c.architecture.key: c for c in worthwhile}
     front = undominated(Screened(key, c.price.ratio, float(c.macs)) for key, c in by_key.items())
     keys = [a.key for a in front]
-    return [
-        by_key[key]
-        for key in (keys if context.budget.max_drop is not None else spread(keys, count))
-    ]
+    if context.budget.max_drop is None:
+        keys = spread(keys, count)
+    return [by_key[key] for key in keys]
 
 
 def _within(considered: Considered, context: Context) -> bool:
