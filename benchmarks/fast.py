@@ -20,6 +20,7 @@ from benchmarks.resnets import (
     class_and_weights,
     context_for,
     whole_test_drop,
+    with_preprocessing,
 )
 from lilliput.artifact import Artifact
 from lilliput.budget import Budget
@@ -149,21 +150,12 @@ def judge(files: Mapping[str, Path], original: Artifact, target: Target) -> dict
     )
     return {
         name: Judged(
-            whole_test_drop(_artifact(path, original), original, target),
+            whole_test_drop(with_preprocessing(path, original), original, target),
             timings[name],
             path.stat().st_size,
         )
         for name, path in files.items()
     }
-
-
-def _artifact(path: Path, original: Artifact) -> Artifact:
-    """The file with the preprocessing that its network was trained with; peers store none."""
-    found = Artifact.of(path)
-    if found.metadata.preprocessing is not None:
-        return found
-    kept = {"preprocessing": original.metadata.preprocessing}
-    return Artifact.of(path, metadata=found.metadata.model_copy(update=kept))
 
 
 def best_of(names: Sequence[str], judged: Mapping[str, Judged]) -> str:

@@ -76,6 +76,15 @@ def context_for(options: Options, name: str, folder: Path, *, seed: int, threads
     )
 
 
+def with_preprocessing(path: Path, original: Artifact) -> Artifact:
+    """The file with the preprocessing that its network was trained with; peers store none."""
+    found = Artifact.of(path)
+    if found.metadata.preprocessing is not None:
+        return found
+    kept = {"preprocessing": original.metadata.preprocessing}
+    return Artifact.of(path, metadata=found.metadata.model_copy(update=kept))
+
+
 def whole_test_drop(ours: Artifact, original: Artifact, target: Target) -> Measurement:
     """Paired loss on all 10,000 test examples; the original runs in ONNX Runtime."""
     task = task_of("classification")

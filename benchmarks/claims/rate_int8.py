@@ -15,8 +15,7 @@ from benchmarks.harness import Claim, CommittedFile, Options, Peer, Row
 from benchmarks.int8 import CASES, Case, prepared, quantized
 from benchmarks.lil import nncodec_python
 from benchmarks.peers.environment import output_of
-from benchmarks.resnets import whole_test_drop
-from lilliput.artifact import Artifact
+from benchmarks.resnets import whole_test_drop, with_preprocessing
 from lilliput.codec.container import encode
 from lilliput.context import Context
 from lilliput.measurement import Measurement
@@ -95,7 +94,7 @@ def verify(options: Options) -> Claim:
 
 def point_of(name: str, path: Path, context: Context) -> Point:
     original = context.original.the_artifact()
-    lost = whole_test_drop(_with_preprocessing(path, original), original, Target())
+    lost = whole_test_drop(with_preprocessing(path, original), original, Target())
     return Point(name, lost, len(encode(path.read_bytes())[0]))
 
 
@@ -118,7 +117,7 @@ def nncodec_points(context: Context, options: Options) -> Iterator[Point]:
         script = "nncodec_lossy.py"
         told = json.loads(output_of(python, script, source, decoded, str(qp), peer="NNCodec"))
         path = _rebuilt(model, np.load(decoded), context.folder / f"nncodec{qp}.onnx")
-        lost = whole_test_drop(_with_preprocessing(path, original), original, Target())
+        lost = whole_test_drop(with_preprocessing(path, original), original, Target())
         options.log(f"  NNCodec {qp}: {told['bytes']} bytes, {lost}")
         yield Point(f"QP {qp}", lost, told["bytes"])
 
@@ -132,12 +131,6 @@ def _rebuilt(model: onnx.ModelProto, tensors: Mapping[str, np.ndarray], path: Pa
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     path.write_bytes(made.SerializeToString())
     return path
-
-
-def _with_preprocessing(path: Path, original: Artifact) -> Artifact:
-    found = Artifact.of(path)
-    kept = {"preprocessing": original.metadata.preprocessing}
-    return Artifact.of(path, metadata=found.metadata.model_copy(update=kept))
 
 
 def _name(rate: float | None) -> str:
