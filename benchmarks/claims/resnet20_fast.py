@@ -10,8 +10,8 @@ CASE = Case(
     title="ResNet-20",
     runtime="onnxruntime",
     goals={"vnni": 2.7, "avx2": 2.2},
-    minutes=120,
-    epochs=24,
+    minutes=80,
+    epochs=30,
 )
 
 

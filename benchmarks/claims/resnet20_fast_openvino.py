@@ -10,8 +10,8 @@ CASE = Case(
     title="ResNet-20",
     runtime="openvino",
     goals={"vnni": 6.0, "avx2": 2.3},
-    minutes=120,
-    epochs=24,
+    minutes=80,
+    epochs=30,
 )
 
 

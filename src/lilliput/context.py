@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from lilliput.tasks.base import Task
 
 T = TypeVar("T")
+
+Precision = Literal["float32", "bfloat16"]
+"""What convolutions and matrix products of a training are computed in; weights stay float32."""
 
 
 class Journal(Protocol):
@@ -87,6 +90,7 @@ class Context:
     seed: int = 0
     device: str = "cpu"
     train_threads: int = 1
+    train_precision: Precision = "float32"
     journal: Journal = field(default_factory=SilentJournal)
     progress: Progress = field(default_factory=SilentProgress)
     checkpoints: Path | None = None

@@ -20,7 +20,7 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context, Progress, SilentProgress
 from lilliput.data.dataset import Dataset
 from lilliput.data.sources import load_data
-from lilliput.distill.loop import torch_threads
+from lilliput.distill.speed import torch_threads
 from lilliput.errors import CannotWrite, LilliputError
 from lilliput.exhibits import note_exhibits
 from lilliput.input_check import check_network_inputs, warnings_of
@@ -105,6 +105,7 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
         seed=recipe.seed,
         device=recipe.device,
         train_threads=recipe.train_threads,
+        train_precision=recipe.train_precision,
         journal=run.journal,
         progress=progress,
     )

@@ -14,9 +14,7 @@ from lilliput.distill.answers import Answers, affordable
 from lilliput.distill.loop import (
     EpochFacts,
     Schedule,
-    best_thread_count,
     make_optimizer,
-    torch_threads,
     train,
 )
 from lilliput.distill.losses import Hints, Imitation, Truth
@@ -196,16 +194,6 @@ def test_norms_and_biases_are_not_decayed() -> None:
 def test_a_network_without_parameters_cannot_train() -> None:
     with pytest.raises(LilliputError, match="no trainable parameters"):
         make_optimizer(nn.ReLU(), SCHEDULE)
-
-
-def test_threads_are_put_back_and_chosen_among_what_is_allowed(tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    with torch_threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
-    context = tiny_context(tmp_path)
-    assert best_thread_count(tiny_network(), source(context), context, most=1) == 1
-    assert best_thread_count(tiny_network(), source(context), context, most=2) in (1, 2)
 
 
 @pytest.mark.parametrize(("views", "asked"), [(2, 2), (0, 5), (9, 5)])

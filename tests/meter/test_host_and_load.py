@@ -131,3 +131,13 @@ def test_load_is_counted_from_the_last_call(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_free_cores_may_be_used(cores: int, threads: int, allowed: float) -> None:
     assert tolerable_load(cores, threads) == pytest.approx(allowed)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [({"avx512_bf16", "avx2"}, True), ({"amx_bf16"}, True), ({"avx512f", "avx2"}, False)],
+)
+def test_bfloat16_is_used_only_where_the_cpu_multiplies_in_it(
+    flags: set[str], expected: bool
+) -> None:
+    assert multiplies_bfloat16(flags) is expected

@@ -10,20 +10,20 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lilliput.atomic import write_atomically
-from lilliput.context import Context
+from lilliput.context import Context, Precision
 from lilliput.distill.answers import Answers, affordable
 from lilliput.distill.losses import LossTerm, Observed, Taps
 from lilliput.distill.sources import Source
+from lilliput.distill.speed import torch_threads
 from lilliput.errors import LilliputError
 from lilliput.network import Network, flat_outputs
 
@@ -113,45 +113,10 @@ def train(
     return job.finished()
 
 
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """This many threads inside; outside as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(count, 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-WORTH_MORE_THREADS = 0.8
-"""More threads must save this much: beside a process that comes later they stall."""
-
-
-def best_thread_count(network: Network, source: Source, context: Context, *, most: int) -> int:
-    """`most` threads if they train this network clearly faster on this machine now, else 1.
-
-    Small networks, and any network beside a busy process, are slower with more threads.
-    """
-    if most <= 1:
-        return 1
-    inputs, _ = next(iter(source.epoch(context.rng("threads"))))
-    seconds: dict[int, float] = {}
-    for count in (most, 1, most, 1):
-        with torch_threads(count):
-            seconds[count] = min(seconds.get(count, math.inf), _pace(network.copy(), inputs))
-    return most if seconds[most] < WORTH_MORE_THREADS * seconds[1] else 1
-
-
-def _pace(network: Network, inputs: tuple[Tensor, ...]) -> float:
-    """Seconds of the second of two forward and backward passes."""
-    module = network.module.train()
-    began = 0.0
-    for _ in range(2):
-        began = time.perf_counter()
-        loss = flat_outputs(module(*inputs))[0].float().square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
-    return time.perf_counter() - began
+FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+}
 
 
 class _Job:
@@ -171,7 +136,11 @@ class _Job:
         self.student, self.terms, self.source = student, terms, source
         self.schedule, self.context = schedule, context
         self.adapters = nn.ModuleList([t for t in terms if isinstance(t, nn.Module)])
-        self.fabric = Fabric(accelerator=context.device, devices=1)
+        self.fabric = Fabric(
+            accelerator=context.device,
+            devices=1,
+            precision=FABRIC_PRECISION[context.train_precision],
+        )
         self._frozen = {n: p.requires_grad for n, p in student.module.named_parameters()}
         optimizer = make_optimizer(nn.ModuleList([student.module, self.adapters]), schedule)
         self.module, self.optimizer = self.fabric.setup(

@@ -126,7 +126,8 @@ class Taps:
 
     def _keep(self, path: str):  # type: ignore[no-untyped-def]  # torch's own hook signature
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            self.features[path] = output
+            # A training in bfloat16 hands out features in it; losses are sums, and want all digits.
+            self.features[path] = output.float()
 
         return hook
 

@@ -64,6 +64,11 @@ def saturates(flags: Iterable[str]) -> bool:
     return not (have & _VNNI or have & _ARM)
 
 
+def multiplies_bfloat16(flags: Iterable[str]) -> bool:
+    """Whether products of bfloat16 are instructions of this CPU; emulated ones are slow."""
+    return bool(set(flags) & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
 def load_average() -> tuple[float, float, float] | None:
     """Runnable processes over 1, 5 and 15 minutes; None where the system does not count them."""
     try:

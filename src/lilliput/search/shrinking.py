@@ -16,9 +16,10 @@ import numpy as np
 from lilliput.attempts import attempt
 from lilliput.candidate import Candidate
 from lilliput.context import Context
-from lilliput.distill.loop import Schedule, best_thread_count, torch_threads, train
+from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import Imitation, LossTerm, Truth
 from lilliput.distill.sources import Examples
+from lilliput.distill.speed import best_gear, torch_threads
 from lilliput.errors import LilliputError
 from lilliput.measurement import Measurement
 from lilliput.models.store import load_saved, save_network
@@ -74,18 +75,18 @@ class Training:
         return [Truth(context.task, 1 - self.imitation), imitation]
 
 
-def with_best_threads(network: Network, batch_size: int, context: Context) -> Context:
-    """The context with as many threads as train this network fastest, up to those allowed.
+def with_best_gear(network: Network, batch_size: int, context: Context) -> Context:
+    """The context with the threads and the precision that train this network fastest.
 
     The choice is journalled: sums depend on it in their last digits.
     """
 
     def work() -> dict[str, Any]:
         source = Examples(context.data, context.task, network.preprocessing, batch_size)
-        most = context.train_threads
-        return {"threads": best_thread_count(network, source, context, most=most)}
+        return best_gear(network, source, context)._asdict()
 
-    return replace(context, train_threads=int(context.journal.once("threads", work)["threads"]))
+    gear = context.journal.once("gear", work)
+    return replace(context, train_threads=int(gear["threads"]), train_precision=gear["precision"])
 
 
 def considered_architectures(

@@ -24,7 +24,7 @@ from lilliput.search.shrinking import (
     considered_architectures,
     screened_drops,
     trained_in_full,
-    with_best_threads,
+    with_best_gear,
 )
 from lilliput.steps.base import STAGES, Kind, Search
 
@@ -71,7 +71,7 @@ class Shrink(Search):
         began = time.monotonic()
         size = self.batch_size or batch_size_for(len(context.data.train))
         training = Training(self.learning_rate, size, self.screen_steps)
-        context = with_best_threads(candidate.the_network(), size, context)
+        context = with_best_gear(candidate.the_network(), size, context)
         considered = considered_architectures(
             candidate.the_network(),
             context,

@@ -200,7 +200,7 @@ def _of_file(request: _Request, folder: Path, progress: Progress) -> _Subject:
 
 def _of_network(request: _Request, folder: Path, progress: Progress) -> _Subject:
     """The network, exported into the folder."""
-    from lilliput.distill.loop import torch_threads
+    from lilliput.distill.speed import torch_threads
     from lilliput.pipeline import load_examples, load_original
     from lilliput.steps.export import Export
     from lilliput.tasks import task_of
@@ -368,7 +368,7 @@ def _one_thread(network: Network | None) -> Iterator[None]:
     if network is None:
         yield
         return
-    from lilliput.distill.loop import torch_threads
+    from lilliput.distill.speed import torch_threads
 
     with torch_threads(1):
         yield
