@@ -140,4 +140,4 @@ def test_free_cores_may_be_used(cores: int, threads: int, allowed: float) -> Non
 def test_bfloat16_is_used_only_where_the_cpu_multiplies_in_it(
     flags: set[str], expected: bool
 ) -> None:
-    assert multiplies_bfloat16(flags) is expected
+    assert host.multiplies_bfloat16(flags) is expected
