@@ -25,7 +25,8 @@ class Network:
     `notes` are sentences about how it came in (a wrapper taken off, weights cast), for the user.
     `edits` lists every structural change since the user's own class built the module, so that a
     network whose widths no longer match that class can be rebuilt from the class, the edits and a
-    plain state dict: no pickled code anywhere.
+    plain state dict: no pickled code anywhere. `held` names the form that a step gave a parameter
+    and that later trainings must keep: "zeros", "shared" or "fixed".
     """
 
     module: nn.Module
@@ -34,6 +35,7 @@ class Network:
     preprocessing: Preprocessing = IDENTITY
     edits: tuple[Edit, ...] = field(default=())
     notes: tuple[str, ...] = ()
+    held: Mapping[str, str] = field(default_factory=dict)
 
     def copy(self) -> Network:
         """A deep copy whose weights can be trained and cut freely."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lilliput.atomic import write_atomically
 from lilliput.context import Context, Precision
 from lilliput.distill.answers import Answers, affordable
+from lilliput.distill.companions import Companion, keepers
 from lilliput.distill.losses import LossTerm, Observed, Taps
 from lilliput.distill.sources import Source
 from lilliput.distill.speed import torch_threads
@@ -75,11 +76,13 @@ def train(
     *,
     key: str,
     teacher: Network | None = None,
+    companions: Sequence[Companion] = (),
     on_epoch: Callable[[EpochFacts], None] | None = None,
 ) -> Network:
     """Train a copy of `network` on the weighted sum of `terms`; returns it in eval mode.
 
-    Each epoch's loss is in the journal, for those who watch.
+    Weights that the network holds to a form (zeros, shared values) are held to it. Each epoch's
+    loss is in the journal, for those who watch.
 
     Args:
         network: The student; left untouched.
@@ -89,6 +92,7 @@ def train(
         context: Seed, device, checkpoints, progress.
         key: Names this training: seeds its shuffling and its checkpoint.
         teacher: Runs in eval mode without gradients, and is not changed.
+        companions: Go along beside those that hold the weights to their forms.
         on_epoch: Called after each epoch.
 
     Raises:
@@ -97,7 +101,8 @@ def train(
     if schedule.epochs == 0:
         return network.copy()
     torch.manual_seed(context.derived_seed("train", key))
-    job = _Job(network.copy(), terms, source, schedule, context, teacher)
+    along = (*keepers(network.held), *companions)
+    job = _Job(network.copy(), terms, source, schedule, context, teacher, along)
     checkpoint = _Checkpoint(context.checkpoints, key)
     with torch_threads(context.train_threads):
         for epoch in range(checkpoint.restore(job), schedule.epochs):
@@ -107,7 +112,7 @@ def train(
             rate = schedule.rate((epoch + 1) / schedule.epochs)
             seconds = time.perf_counter() - began
             facts = EpochFacts(epoch + 1, schedule.epochs, loss, rate, seconds)
-            context.journal.note("epoch", training=key, **asdict(facts))
+            context.journal.note("epoch", training=key, **asdict(facts), **job.facts())
             if on_epoch is not None:
                 on_epoch(facts)
     return job.finished()
@@ -130,6 +135,7 @@ class _Job:
         schedule: Schedule,
         context: Context,
         teacher: Network | None,
+        companions: Sequence[Companion],
     ) -> None:
         from lightning_fabric import Fabric
 
@@ -142,6 +148,10 @@ class _Job:
             precision=FABRIC_PRECISION[context.train_precision],
         )
         self._frozen = {n: p.requires_grad for n, p in student.module.named_parameters()}
+        self.companions, self.share = companions, 0.0
+        student.module.to(self.fabric.device)
+        for companion in companions:
+            companion.begin(student.module)
         optimizer = make_optimizer(nn.ModuleList([student.module, self.adapters]), schedule)
         self.module, self.optimizer = self.fabric.setup(
             _in_format(student.module, _memory_format(student)), optimizer
@@ -174,7 +184,7 @@ class _Job:
         for inputs, target in self.context.progress.track(
             source.epoch(rng), label=text, total=steps
         ):
-            self._set_rate((epoch + seen / steps) / self.schedule.epochs)
+            self._advance((epoch + seen / steps) / self.schedule.epochs)
             total += self._step(inputs, target, (view, seen))
             seen += 1
         if seen == 0:
@@ -184,7 +194,8 @@ class _Job:
             )
         return total / seen
 
-    def _set_rate(self, share: float) -> None:
+    def _advance(self, share: float) -> None:
+        self.share = share
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(share)
 
@@ -197,9 +208,13 @@ class _Job:
         loss = self._loss(inputs, target, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
+        for companion in self.companions:
+            companion.graded(self.share)
         if self.schedule.clip > 0:
             nn.utils.clip_grad_norm_(self.student.module.parameters(), self.schedule.clip)
         self.optimizer.step()
+        for companion in self.companions:
+            companion.stepped(self.share)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise LilliputError(
@@ -216,6 +231,8 @@ class _Job:
         with Taps(self.student.module, self.taps) as tapped:
             output = flat_outputs(self.module(*inputs))[0]
         seen = Observed(output, target, taught, tapped.features, taught_features)
+        for companion in self.companions:
+            companion.observed(seen, self.share)
         return torch.stack([term.weight * term(seen) for term in self.terms]).sum()
 
     def _taught(
@@ -232,7 +249,12 @@ class _Job:
             output = flat_outputs(self.teacher(*inputs))[0]
         return output, tapped.features
 
+    def facts(self) -> dict[str, float]:
+        return {name: value for c in self.companions for name, value in c.facts().items()}
+
     def finished(self) -> Network:
+        for companion in self.companions:
+            companion.end()
         module = _in_format(self.student.module.to("cpu").eval(), torch.contiguous_format)
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(self._frozen[name])
@@ -244,12 +266,15 @@ class _Job:
             "student": self.student.module.state_dict(),
             "adapters": self.adapters.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "companions": [companion.state() for companion in self.companions],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.student.module.load_state_dict(state["student"])
         self.adapters.load_state_dict(state["adapters"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for companion, kept in zip(self.companions, state["companions"], strict=True):
+            companion.load_state(kept)
 
 
 def make_optimizer(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,9 +119,10 @@ def network_of(
     notes = tuple(f"{wrapper} was taken off" for wrapper in wrappers)
     own = _copied(bare).to("cpu").eval()
     edits: tuple[Any, ...] = ()
+    held: Mapping[str, str] = {}
     if weights is not None and is_saved(weights):
         saved = load_saved(weights, own)
-        own, edits = saved.module, saved.edits
+        own, edits, held = saved.module, saved.edits, saved.held
         inputs = inputs or saved.inputs
         preprocessing = preprocessing or saved.preprocessing
         notes += (f"saved changes replayed: {len(edits)}",) if edits else ()
@@ -139,7 +140,7 @@ def network_of(
     if not inputs and data is not None:
         inputs = inputs_from_data(data, preprocessing, task)
     proven = prove_inputs(own, tuple(inputs or ()))
-    return Network(own, proven.inputs, name, preprocessing, edits, (*notes, *proven.notes))
+    return Network(own, proven.inputs, name, preprocessing, edits, (*notes, *proven.notes), held)
 
 
 def _copied(module: nn.Module) -> nn.Module:

@@ -40,6 +40,7 @@ class Header(Noun):
     preprocessing: Preprocessing = Field(default_factory=Preprocessing)
     edits: tuple[dict[str, Any], ...] = ()
     aliases: dict[str, str] = Field(default_factory=dict)
+    held: dict[str, str] = Field(default_factory=dict)
 
 
 def save_network(network: Network, path: Path | str) -> Path:
@@ -60,6 +61,7 @@ def save_network(network: Network, path: Path | str) -> Path:
         preprocessing=network.preprocessing,
         edits=tuple(dict(edit) for edit in network.edits),
         aliases=aliases,
+        held=dict(network.held),
     )
     text = json.dumps(header.model_dump(mode="json"), separators=(",", ":"), sort_keys=True)
     write_atomically(path, save(stored, metadata={HEADER_KEY: text}))
@@ -90,6 +92,7 @@ def load_saved(path: Path | str, factory_module: nn.Module) -> Network:
         header.name,
         header.preprocessing,
         tuple(header.edits),
+        held=header.held,
     )
 
 
