@@ -287,7 +287,9 @@ def _outputs(
     context: Context, path: Path, split: Split, folder: Path, *, old_cpu: bool
 ) -> list[np.ndarray]:
     content = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    kept = folder / f"outputs-{content}-{len(split)}-{'old' if old_cpu else 'native'}.npz"
+    # Pictures of many sizes are run whole and as crops: as many of them, and not the same.
+    size = "" if split.uniform else f"-{sum(picture.size for picture in split.inputs)}"
+    kept = folder / f"outputs-{content}-{len(split)}{size}-{'old' if old_cpu else 'native'}.npz"
     if not kept.is_file():
         inputs = (batch.inputs for batch in _batches(context, split))
         if old_cpu:
