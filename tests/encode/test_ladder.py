@@ -11,7 +11,10 @@ from lilliput.encode.ladder import Ladder
 from lilliput.encode.outcome import Outcome, Settings
 from lilliput.encode.saturation import OldCpu, can_saturate
 from lilliput.errors import LilliputError, Refused
+from lilliput.meter.coverage import coverage
+from lilliput.onnx_io import write_model
 from lilliput.preprocessing import Preprocessing
+from lilliput.target import Target
 
 
 @pytest.fixture
@@ -243,3 +246,34 @@ def test_scales_after_float_operators_are_a_rung(builder, feeds) -> None:
     assert rung.name == "channel scales after float operators"
     assert rung.kept
     assert rung.error < 0.5 * outcome.rungs[0].error
+
+
+def test_scales_that_gain_little_are_not_worth_their_operator(builder, feeds) -> None:
+    b = builder()
+    even = b.conv("x", "a", (3, 8), weight=b.rng.normal(0, 1, (8, 3, 3, 3)))
+    act = b.node("HardSwish", [even], "act")
+    net = b.model(b.conv(act, "b", (8, 4), kernel=1), 4)
+    settings = Settings(rounding="nearest", bias_correction=False)
+    outcome = Ladder(settings, feeds(count=6), feeds(seed=3)).climb(net)
+    rung = outcome.rungs[-1]
+    assert rung.name == "channel scales after float operators"
+    assert not rung.kept
+    assert rung.error > 0.9 * outcome.rungs[0].error
+
+
+def test_a_norm_that_the_runtime_computes_as_a_convolution_is_no_layer(
+    builder, feeds, tmp_path
+) -> None:
+    b = builder()
+    spread = np.geomspace(0.02, 1, 8)[:, None, None, None]
+    wide = b.conv("x", "a", (3, 8), weight=b.rng.normal(0, 1, (8, 3, 3, 3)) * spread)
+    act = b.node("HardSwish", [wide], "act")
+    weight = b.rng.normal(0, 1, (4, 8, 1, 1)) / spread.reshape(1, 8, 1, 1)
+    net = b.model(b.conv(act, "b", (8, 4), kernel=1, weight=weight), 4)
+    settings = Settings(rounding="nearest", bias_correction=False)
+    outcome = Ladder(settings, feeds(count=6), feeds(seed=3)).climb(net)
+    path = tmp_path / "scaled.onnx"
+    write_model(outcome.model, path)
+    found = coverage(path, Target())
+    assert any(n.op_type == "BatchNormalization" for n in outcome.model.graph.node)
+    assert found.total == 2, found.line

@@ -44,6 +44,10 @@ FEW_CHANNELS = 4
 """A first layer with more input channels than this is like any other."""
 
 
+WORTH_AN_OPERATOR = 0.9
+"""Scales after float operators take time in the file: the error must fall to this share."""
+
+
 @dataclass
 class Ladder:
     """Climbs once. `drop` scores on validation; None judges by the output error alone.
@@ -160,7 +164,7 @@ class Ladder:
         ranges = channel_ranges(best.graph, tensors, self.fit, threads=self.settings.threads)
         graph = scale_float_inputs(best.graph, fed, ranges)
         state = self._plain(graph, _floats_of(best), self._method(), best.pixels)
-        self._offer("channel scales after float operators", state, begun)
+        self._offer("channel scales after float operators", state, begun, below=WORTH_AN_OPERATOR)
 
     def _hold_out(self) -> None:
         """From here on only batches count to which nothing is fitted."""
@@ -329,11 +333,17 @@ class Ladder:
         return None if self.drop is None else self.drop(state.model())
 
     def _offer(
-        self, name: str, state: State, begun: float, error: float | None = None, note: str = ""
+        self,
+        name: str,
+        state: State,
+        begun: float,
+        error: float | None = None,
+        note: str = "",
+        below: float = 1.0,
     ) -> None:
-        """Keep the state if its output error is lower."""
+        """Keep the state if its output error is below this share of the best so far."""
         error = self._measure(state) if error is None else error
-        kept = error < self.error
+        kept = error < below * self.error
         lost = self._lose(state) if kept else None
         if kept:
             self.best, self.error, self.lost = state, error, lost

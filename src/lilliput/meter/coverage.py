@@ -85,7 +85,7 @@ def coverage(path: Path | str, target: Target) -> Coverage:
         else:
             found = list(_as_written(graph))
     origin = Origins(graph)
-    named = [(origin.of(name), integer) for name, integer in found]
+    named = [(origin.of(name), integer) for name, integer in found if not origin.is_norm(name)]
     floats = tuple(name for name, integer in named if not integer)
     return Coverage(
         quantized=tuple(name for name, integer in named if integer),
@@ -108,6 +108,13 @@ class Origins:
         start = self.graph.named.get(bare) or self.graph.producers.get(bare)
         found = None if start is None else self._weighted_before(start)
         return bare if found is None else str(found.name)
+
+    def is_norm(self, name: str) -> bool:
+        """Whether ONNX Runtime made this convolution, one weight a channel, of a batch norm."""
+        bare = _ADDED.sub("", name)
+        stem = bare.removesuffix("_bn")
+        maker = self.graph.producers.get(stem) or self.graph.named.get(stem)
+        return stem != bare and maker is not None and maker.op_type == "BatchNormalization"
 
     def why_float(self, name: str) -> str | None:
         """Why a layer of a quantized file was not taken into an integer kernel; None if it is
