@@ -137,7 +137,22 @@ def _lost(
         interval=loss.interval,
         goal=goal,
         note=note,
+        limits=_limits(case, context, judged, loss),
     )
+
+
+def _limits(
+    case: Case, context: Context, judged: dict[str, Judged], loss: Measurement
+) -> str | None:
+    """What stands in the way of a loss that is not allowed: chance, or int8 without training."""
+    if loss.value <= case.allowed:
+        return None
+    if loss.interval is not None and loss.interval[0] <= case.allowed:
+        return f"the interval holds {case.allowed:g}: so few pictures tell no more"
+    others = [name for name in judged if name not in (FLOAT, OURS)]
+    least = min(_loss(context, judged, name).value for name in others) if others else None
+    rest = "" if least is None else f"; the best peer loses {least:.2f} {case.unit}"
+    return f"activations of so wide a range want a training, or more layers in float{rest}"
 
 
 def _loss(context: Context, judged: dict[str, Judged], name: str) -> Measurement:
