@@ -130,7 +130,7 @@ def test_augmenting_leaves_the_given_pictures_alone() -> None:
 
 def test_moved_pictures_are_windows_of_the_padded_one() -> None:
     inputs = pictures(64)
-    moved = shifted(inputs, np.random.default_rng(2))
+    moved = shifted(inputs, 8, np.random.default_rng(2))
     assert moved.shape == inputs.shape
     met: set[int] = set()
     for before, after in zip(inputs, moved, strict=True):
@@ -140,6 +140,16 @@ def test_moved_pictures_are_windows_of_the_padded_one() -> None:
         assert len(fitting) == 1
         met.update(fitting)
     assert met == set(range(9)), "every move by up to an eighth of the side happens"
+
+
+def test_a_nudge_is_smaller_than_a_shift() -> None:
+    spot = np.zeros((200, 28, 28, 1), np.uint8)
+    spot[:, 14, 14] = 255
+    reach = {}
+    for change in ("nudge", "shift"):
+        moved = augmented(spot, (change,), np.random.default_rng(1))
+        reach[change] = {int(np.abs(np.argwhere(m)[0][:2] - 14).max()) for m in moved}
+    assert reach == {"nudge": {0, 1}, "shift": {0, 1, 2, 3}}
 
 
 def test_mirrored_or_not_and_nothing_else() -> None:

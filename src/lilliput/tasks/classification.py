@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-AUGMENTATIONS = ("flip", "shift")
+SHIFTS = {"shift": 8, "nudge": 28}
+"""{augmentation: the part of a side by which pictures are moved at most}."""
+
+AUGMENTATIONS = ("flip", *SHIFTS)
 
 
 @TASKS.register("classification")
@@ -145,13 +148,16 @@ def augmented(pictures: Array, changes: tuple[str, ...], rng: np.random.Generato
         pictures = pictures.copy()
         # `take` copies whole pixels, several times as fast as a view with a negative stride.
         pictures[mirrored] = np.take(pictures[mirrored], backwards, axis=2)
-    return shifted(pictures, rng) if "shift" in changes else pictures
+    for change in changes:
+        if change in SHIFTS:
+            pictures = shifted(pictures, SHIFTS[change], rng)
+    return pictures
 
 
-def shifted(pictures: Array, rng: np.random.Generator) -> Array:
-    """Each picture moved by up to an eighth of its side, zeros where nothing was."""
+def shifted(pictures: Array, part: int, rng: np.random.Generator) -> Array:
+    """Each picture moved by up to this part of its side, zeros where nothing was."""
     count, height, width = pictures.shape[:3]
-    up, left = max(height // 8, 1), max(width // 8, 1)
+    up, left = max(height // part, 1), max(width // part, 1)
     padded = np.pad(pictures, ((0, 0), (up, up), (left, left), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
     rows = rng.integers(0, 2 * up + 1, count)
