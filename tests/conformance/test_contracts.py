@@ -14,6 +14,7 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "distill": [{"epochs": 1, "batch_size": 32}, {"epochs": 1, "batch_size": 16, "imitation": 1}],
     "export": [{}, {"opset": 17}],
     "finetune": [{"epochs": 1, "batch_size": 32}, {"epochs": 0}],
+    "pack": [{}],
     "prune_blocks": [{"count": 1}, {"remove": ["block1"]}],
     "prune_channels": [{"ratio": 0.25, "multiple_of": 1}, {"keep_macs": 0.6, "multiple_of": 1}],
     "quantize": [{"calibration_images": 16}],

@@ -11,12 +11,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from lilliput.errors import Refused
 from lilliput.meter.cost import LayerCost, file_cost
 from lilliput.meter.explain import by_operator, explained, profiled
 from lilliput.meter.explanation import OperatorShare
 from lilliput.noun import Noun
-from lilliput.onnx_io import read_model
+from lilliput.onnx_io import read_model, read_packed
 from lilliput.runtimes.base import NodeTime
 from lilliput.target import Target
 
@@ -35,12 +37,15 @@ class LayerShare(Noun):
 
 
 class StoredTensor(Noun):
-    """A tensor of the file; `bytes` is all that it takes there, its name and shape included."""
+    """A tensor of the file. `bytes` is all that it takes there: in an ONNX file its name and shape
+    included, in a packed one its numbers alone, and `parts` says for what.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     bytes: int
+    parts: dict[str, int] = Field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -91,17 +96,22 @@ def anatomy(path: Path | str, target: Target) -> Anatomy:
 
 
 def stored_tensors(path: Path) -> tuple[StoredTensor, ...]:
-    """Every initializer of an ONNX file with the bytes that it takes, the largest first."""
+    """Every initializer of an ONNX file, plain or packed, with its bytes, the largest first."""
     import onnx
 
+    model, bill = read_packed(path) if path.suffix == ".lil" else (read_model(path), None)
+    packed = {entry.name: entry.parts for entry in bill.entries} if bill is not None else {}
     found = [
         StoredTensor(
             name=tensor.name,
             dtype=onnx.TensorProto.DataType.Name(tensor.data_type).lower(),
             shape=tuple(tensor.dims),
-            bytes=_with_header(tensor.ByteSize()),
+            bytes=sum(packed.get(tensor.name, {}).values())
+            if bill is not None
+            else _with_header(tensor.ByteSize()),
+            parts=packed.get(tensor.name, {}),
         )
-        for tensor in read_model(path).graph.initializer
+        for tensor in model.graph.initializer
     ]
     return tuple(sorted(found, key=lambda tensor: -tensor.bytes))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lilliput.meter.anatomy import Anatomy, LayerShare
+from lilliput.meter.anatomy import Anatomy, LayerShare, StoredTensor
 from lilliput.reports.summary import Summary
 from lilliput.units import format_bytes, format_count
 
@@ -72,7 +72,7 @@ def _longest(whole: Anatomy) -> float:
 
 def _bill(whole: Anatomy) -> Iterator[dict[str, Any]]:
     parts = [
-        (t.name, f"{t.dtype}, {' × '.join(map(str, t.shape)) or 'scalar'}", t.bytes)
+        (t.name, f"{t.dtype}, {' × '.join(map(str, t.shape)) or 'scalar'}{_parts(t)}", t.bytes)
         for t in whole.tensors
     ]
     parts.append(("graph, names and metadata", "", whole.graph_bytes))
@@ -85,6 +85,12 @@ def _bill(whole: Anatomy) -> Iterator[dict[str, Any]]:
             "width": _part(length, largest),
             "percent": f"{_part(length, whole.bytes):.1%}",
         }
+
+
+def _parts(tensor: StoredTensor) -> str:
+    """What a packed tensor's bytes are spent on; the largest first."""
+    parts = sorted(tensor.parts.items(), key=lambda part: -part[1])
+    return "".join(f"; {part} {length:,}" for part, length in parts)
 
 
 def _part(value: float, whole: float) -> float:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from lilliput.reports.conditions import reading, told
+from lilliput.reports.inside import inside_of
 from lilliput.reports.snippet import loading_code
 from lilliput.reports.stages import STAGES_SAY, stage_rows
 from lilliput.reports.summary import Summary
@@ -19,6 +20,7 @@ def markdown(summary: Summary) -> str:
         *_recommendation(summary),
         *(f"> **{warning}**" for warning in summary.warnings),
         *_files(summary),
+        *_bill(summary),
         *_stages(summary),
         *_failures(summary),
         "## How these figures were taken",
@@ -53,6 +55,18 @@ def _files(summary: Summary) -> Iterator[str]:
         yield "## The other files"
         yield _rows(others)
     yield reading(summary)
+
+
+def _bill(summary: Summary) -> Iterator[str]:
+    """Of a packed file only: there the bytes were worked for."""
+    inside = inside_of(summary)
+    if inside is None or not inside["file"].endswith(".lil"):
+        return
+    yield f"## The bill of its {inside['length']} bytes"
+    rows = [[item["name"], item["kind"], item["bytes"], item["percent"]] for item in inside["bill"]]
+    if inside["rest"]:
+        rows.append([f"{len(inside['rest'])} smaller ones", "", "", ""])
+    yield _table([inside["file"], "", "bytes", "share"], rows)
 
 
 def _stages(summary: Summary) -> Iterator[str]:

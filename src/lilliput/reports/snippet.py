@@ -9,10 +9,15 @@ from lilliput.preprocessing import Preprocessing
 
 
 def loading_line(path: Path, runtime: str = "onnxruntime") -> str:
-    """The one line that opens the file in its runtime."""
+    """The one line that opens the file in its runtime; a packed one is unpacked in memory."""
+    model = repr(str(path))
+    if path.suffix == ".lil":
+        model = f"bytes(lilliput.onnx_io.unpacked({model}))"
+        if runtime == "openvino":
+            model = f"openvino.Core().read_model({model})"
     if runtime == "openvino":
-        return f"network = openvino.Core().compile_model({str(path)!r}, 'CPU')"
-    return f"session = onnxruntime.InferenceSession({str(path)!r})"
+        return f"network = openvino.Core().compile_model({model}, 'CPU')"
+    return f"session = onnxruntime.InferenceSession({model})"
 
 
 def loading_code(path: Path, artifact: Artifact, runtime: str = "onnxruntime") -> str:
@@ -33,6 +38,7 @@ def loading_code(path: Path, artifact: Artifact, runtime: str = "onnxruntime") -
     lines = [
         "import numpy as np",
         f"import {name}",
+        *(["import lilliput.onnx_io"] if path.suffix == ".lil" else []),
         "",
         loading_line(path, runtime),
         *_input_lines(artifact),

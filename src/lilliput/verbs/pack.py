@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 from lilliput.atomic import write_atomically
 from lilliput.codec.bill import Bill
-from lilliput.codec.container import decode, encode
-from lilliput.errors import LilliputError, Refused, VerificationFailed
+from lilliput.codec.verified import encode_verified
+from lilliput.errors import LilliputError, Refused
 from lilliput.noun import Noun
 from lilliput.onnx_io import read_bytes, read_model
 from lilliput.units import format_bytes
@@ -73,20 +72,14 @@ def pack(file: Path | str, *, out: Path | str | None = None) -> Packed:
         raise Refused(f"{str(file)!r} is packed already", hint=f"lilliput unpack {file}")
     target = chosen(file, out, ".lil")
     read_model(file)
-    content = bytes(read_bytes(file))
-    began = time.perf_counter()
-    packed, bill = encode(content)
-    between = time.perf_counter()
-    if decode(packed, max_bytes=len(content)) != content:
-        raise VerificationFailed(f"{str(file)!r} does not come back as it was; nothing is written")
-    ended = time.perf_counter()
-    write_atomically(target, packed)
+    made = encode_verified(bytes(read_bytes(file)), str(file))
+    write_atomically(target, made.packed)
     return Packed(
         path=target,
         source=file,
-        bill=bill,
-        pack_seconds=between - began,
-        unpack_seconds=ended - between,
+        bill=made.bill,
+        pack_seconds=made.pack_seconds,
+        unpack_seconds=made.unpack_seconds,
     )
 
 
