@@ -65,22 +65,23 @@ def cases(options: Options) -> Iterator[Case]:
     names = ["ResNet-20"] if options.smoke else [*FLOATS, *(n for n in INT8 if n not in FLOATS)]
     for network in names:
         if network in FLOATS:
-            plain = _float_file(options, network)
+            plain = float_file(options, network)
             yield Case(network, "fp32", plain)
             if network.startswith("ResNet"):
-                yield _changed(options, network, "pruned", plain, pruned)
-                yield _changed(options, network, "clustered", plain, clustered)
+                yield changed(options, network, "pruned", plain, pruned)
+                yield changed(options, network, "clustered", plain, clustered)
         if network in INT8:
             context = prepared(next(case for case in CASES if case.name == network), options)
             plain = quantized(context, None)
             yield Case(network, ORDINARY, plain)
             if network in ("ResNet-20", "ResNet-56"):
                 yield Case(network, RATED, quantized(context, RATE))
-                yield _changed(options, network, "4-bit", plain, four_bits)
-                yield _changed(options, network, "sparse int8", plain, pruned)
+                yield changed(options, network, "4-bit", plain, four_bits)
+                yield changed(options, network, "sparse int8", plain, pruned)
 
 
-def _float_file(options: Options, network: str) -> Path:
+def float_file(options: Options, network: str) -> Path:
+    """The published network as it is, exported once."""
     factory, weights, spec = FLOATS[network]
     path = options.work / f"{network}.onnx"
     if not path.is_file():
@@ -93,9 +94,10 @@ def _float_file(options: Options, network: str) -> Path:
     return path
 
 
-def _changed(
+def changed(
     options: Options, network: str, kind: str, source: Path, change: Callable[[Weights], Weights]
 ) -> Case:
+    """A file whose tensors of two and more dimensions were changed."""
     model = onnx.load(str(source))
     for tensor in model.graph.initializer:
         weights = numpy_helper.to_array(tensor)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lilliput.codec import container, payload
+from lilliput.codec import container, payload, wire
 from lilliput.codec.container import decode, decode_with_bill, encode
 from lilliput.errors import Refused
 
@@ -73,6 +73,7 @@ def test_what_is_no_onnx_file_comes_back_too(content):
 )
 def test_tensors_larger_than_a_unit_come_in_parts(monkeypatch, model_of, kind, shape):
     monkeypatch.setattr(payload, "UNIT", 128)
+    monkeypatch.setattr(container, "_WHOLE", 0)
     monkeypatch.setattr(container, "_MOST_AT_ONCE", 300)
     values = np.random.default_rng(0).normal(0, 30, shape).astype(kind)
     round_trip(model_of({"a": values, "b": values[::-1].copy()}))
@@ -80,7 +81,49 @@ def test_tensors_larger_than_a_unit_come_in_parts(monkeypatch, model_of, kind, s
 
 def test_nibbles_larger_than_a_unit_come_in_pairs(monkeypatch, four_bits):
     monkeypatch.setattr(payload, "UNIT", 160)
+    monkeypatch.setattr(container, "_WHOLE", 0)
     round_trip(four_bits)
+
+
+def test_a_file_of_the_first_version_is_still_read():
+    packed = (Path(__file__).parent / "version-1.lil").read_bytes()
+    assert packed[3] == 1
+    again = decode(packed)
+    assert onnx.load_from_string(bytes(again)).graph.initializer
+    packed_again, _ = encode(bytes(again))
+    assert packed_again[3] == container.VERSION
+    assert decode(packed_again) == again
+    assert decode_with_bill(packed)[1].bytes == len(packed)
+
+
+def _pruned(rng: np.random.Generator, shape: tuple[int, int], share: float) -> np.ndarray:
+    """A layer of 16 values, a half of whose rows and columns hold nearly all that is left."""
+    rows, columns = (np.where(np.arange(n) % 2, 1.0, 0.02) for n in shape)
+    live = rng.random(shape) < 4 * share * np.outer(rows, columns)
+    values = rng.standard_normal(16).astype(np.float16).astype(np.float32)
+    return np.where(live, rng.choice(values, shape), np.float32(0))
+
+
+def test_what_is_empty_by_rows_and_columns_costs_less_than_its_entropy(model_of):
+    weights = _pruned(np.random.default_rng(3), (300, 400), 0.02)
+    _, bill = encode(model_of({"weight": weights}))
+    share = np.count_nonzero(weights) / weights.size
+    entropy = -weights.size * (share * np.log2(share) + (1 - share) * np.log2(1 - share)) / 8
+    assert bill.entries[2].parts["significance"] < 0.85 * entropy
+    assert bill.entries[2].parts["codebook"] < 50
+
+
+def test_a_small_file_is_not_mostly_header_and_graph(tmp_path):
+    from lilliput.export.onnx_file import export_network
+    from lilliput.testing import tiny_network
+
+    path = tmp_path / "tiny.onnx"
+    export_network(tiny_network(), path)
+    packed, bill = encode(path.read_bytes())
+    assert decode(packed) == path.read_bytes()
+    usual = len(lzma.compress(wire.cut(path.read_bytes(), wire.payloads(path.read_bytes()))))
+    assert bill.parts["header"] <= 20
+    assert bill.parts["graph"] < 0.6 * usual
 
 
 def test_equal_files_give_equal_bytes(mixed):

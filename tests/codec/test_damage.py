@@ -15,6 +15,7 @@ from lilliput.codec.container import DEFAULT_LIMIT, decode, decode_with_bill, en
 from lilliput.errors import Refused
 
 HEADER = struct.Struct("<3sBIIQII")
+"""Of version 1, which is read still."""
 SLACK = 12_000_000
 """Bytes of working memory that a small file may take beside what it declares."""
 
@@ -52,7 +53,7 @@ def mutations(packed: bytes, count: int, seed: int) -> Iterator[bytes]:
 
 def with_checksum(made: bytes) -> bytes:
     """As somebody would who means harm."""
-    if len(made) < HEADER.size:
+    if len(made) < 8:
         return made
     return made[:4] + struct.pack("<I", zlib.crc32(made[8:])) + made[8:]
 
@@ -129,12 +130,19 @@ def crafted(body: bytes = b"", **changes: int) -> bytes:
         (b"", r"not a \.lil file"),
         (b"PK\x03\x04", r"not a \.lil file \(it does not begin with LIL\)"),
         (b"LIL\x01", "cut short"),
-        (b"LIL\x02" + bytes(40), "has version 2, and this lilliput reads 1\n  → pip install"),
+        (b"LIL\x03" + bytes(40), "has version 3, and this lilliput reads up to 2\n  → pip install"),
+        (b"LIL\x00" + bytes(40), "has version 0"),
         (b"LIL\x01" + bytes([1]) * 40, r"damaged or cut short \(checksum\)\n  → copy or pack"),
         (crafted(onnx_bytes=1 << 40), "unpacks to 1099511627776 bytes, more than the limit"),
         (crafted(onnx_bytes=9, graph_bytes=10), "contradicts itself about its sizes"),
         (crafted(onnx_bytes=9, packed_graph_bytes=9), "contradicts itself about its sizes"),
         (crafted(bytes([9, 0, 0, 0, 1]), onnx_bytes=0), "contradicts itself about its sizes"),
+        (with_checksum(b"LIL\x01" + bytes(9)), "contradicts itself about its sizes"),
+        (with_checksum(b"LIL\x02" + bytes(7)), "contradicts itself about its sizes"),
+        (with_checksum(b"LIL\x02" + bytes(8) + b"\x09\x80"), "contradicts itself"),
+        (with_checksum(b"LIL\x02" + bytes(8) + b"\xff" * 12), "contradicts itself"),
+        (with_checksum(b"LIL\x02" + bytes(8) + b"\x09\x09\x12"), "contradicts itself"),
+        (with_checksum(b"LIL\x02" + bytes(8) + b"\x09\x09\x03\xff"), "packed graph is damaged"),
         (crafted(b"abcd", onnx_bytes=9, graph_bytes=9, packed_graph_bytes=4), "graph"),
     ],
 )

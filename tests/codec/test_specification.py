@@ -9,6 +9,7 @@ from __future__ import annotations
 import lzma
 import math
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 from lilliput.codec import wire
 from lilliput.codec.container import encode
+from lilliput.codec.phrases import PHRASES
 from lilliput.codec.wire import Slot
 
 LZMA = {"id": lzma.FILTER_LZMA1, "lc": 0, "lp": 0, "pb": 0, "dict_size": 1 << 20}
@@ -37,6 +39,11 @@ def clip(value: int, low: int, high: int) -> int:
 def log(value: int, most: int) -> int:
     h = max(0, most.bit_length() - 14)
     return round(16 * math.log2(2 * (value >> h) + 1)) + 16 * (h - 1)
+
+
+def fine_log(value: int) -> int:
+    h = 0 if value < 1 << 14 else 10
+    return round(16 * math.log2(2 * (value >> h) + 1)) + 16 * h
 
 
 def bell(n: int, size: int, centre: int) -> list[int]:
@@ -91,6 +98,22 @@ class Coder:
         self.take(s * each, (s + 1) * each if s < n - 1 else 2**24)
         return s
 
+    def varied(self, classes: list[int], table: Table) -> list[int]:
+        found = []
+        for row in classes:
+            f = table.rows[row]
+            w = (2**24 - 2) / float(sum(f))
+            c = [0, int(w * float(f[0])) + 1, 2**24]
+            s = int(self.quantile() >= c[1])
+            self.take(c[s], c[s + 1])
+            found.append(s)
+        for row, s in zip(classes, found, strict=True):
+            table.rows[row][s] += table.weight
+        for row, f in enumerate(table.rows):
+            if sum(f) > table.limit:
+                table.rows[row] = [count // 2 + 1 for count in f]
+        return found
+
     def code(self, classes: list[int], table: Table) -> list[int]:
         found = [0] * len(classes)
         for row in sorted(set(classes)):
@@ -109,6 +132,70 @@ class Coder:
                 f[found[place]] += table.weight
             if sum(f) > table.limit:
                 table.rows[row] = [count // 2 + 1 for count in f]
+        return found
+
+
+def varint(data: memoryview, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return number, at
+
+
+def odds() -> Table:
+    rows = []
+    for row in range(72):
+        quarter = row - 56
+        q, r = divmod(abs(4 * quarter + 2) + 192, 16)
+        more = 64 * ((round(2 ** (16 + r / 16)) << q) >> 16) >> 12
+        rows.append([more, 64] if quarter < 0 else [64, more])
+    return Table(rows, limit=1 << 16)
+
+
+class Filled:
+    """How full rows, columns and kernels of a unit are, and what follows from it."""
+
+    def __init__(self, shape: Shape, kernel: tuple[int, ...]) -> None:
+        self.shape, self.order = shape, Known(shape, kernel, 1).order
+        self.live: dict[Place, int] = {}
+
+    def passes(self) -> Iterator[tuple[int, list[Place]]]:
+        groups, rows, columns, count = self.shape
+        t = max(1, min(20 if count == 1 else 4, math.isqrt(rows * columns // 64)))
+
+        def cuts(length: int) -> list[range]:
+            n = max(1, min(t, length // 4))
+            return [range(length * p // n, length * (p + 1) // n) for p in range(n)]
+
+        for row, column in product(cuts(rows), cuts(columns)):
+            yield 0, list(product(range(groups), row, column, [self.order[0]]))
+        for step, k in enumerate(self.order[1:], 1):
+            yield step, list(product(range(groups), range(rows), range(columns), [k]))
+
+    def classes(self, step: int, where: list[Place]) -> list[int]:
+        n: dict[Any, int] = {}
+        seen: dict[Any, int] = {}
+        for (g, o, i, _), live in self.live.items():
+            for key in (g, ("o", g, o), ("i", g, i), ("k", g, o, i)):
+                n[key] = n.get(key, 0) + live
+                seen[key] = seen.get(key, 0) + 1
+
+        def more(key: Any, places: int, g: int) -> int:
+            expected = 32 * places * n.get(g, 0) // max(seen.get(g, 0), 1)
+            return fine_log(n.get(key, 0)) + 64 - fine_log((expected + 15) >> 1)
+
+        found = []
+        for g, o, i, _ in where:
+            size = fine_log(n.get(g, 0)) - fine_log(seen.get(g, 0) - n.get(g, 0))
+            for key in (("o", g, o), ("i", g, i)):
+                size += more(key, seen.get(key, 0), g)
+            if step:
+                size += 8 * more(("k", g, o, i), step, g) >> 4
+            found.append(clip((size >> 2) + 56, 0, 71))
         return found
 
 
@@ -193,20 +280,27 @@ class Known:
 
 class Decoder:
     def __init__(self, packed: bytes) -> None:
-        assert packed[:4] == b"LIL\x01"
-        _, _, self.total, graph, packed_graph = struct.unpack_from("<IIQII", packed, 4)
-        body = memoryview(packed)[28:]
-        decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[LZMA])
-        self.skeleton = decoder.decompress(body[:packed_graph], max_length=graph)
-        self.rest = body[packed_graph:]
+        assert packed[:4] == b"LIL\x02"
+        body = memoryview(packed)
+        self.total, at = varint(body, 12)
+        graph, at = varint(body, at)
+        packed_graph, at = varint(body, at)
+        primed, end = packed_graph & 1, at + (packed_graph >> 1)
+        if primed:
+            self.skeleton = zlib.decompressobj(-15, zdict=PHRASES).decompress(body[at:end])
+        else:
+            decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[LZMA])
+            self.skeleton = decoder.decompress(body[at:end], max_length=graph)
+        assert len(self.skeleton) == graph
+        self.rest = body[end:]
         self.coder = Coder()
         self.next_piece()
         self.tables: dict[Any, Any] = {}
 
     def next_piece(self) -> None:
-        (count,) = struct.unpack_from("<I", self.rest)
-        self.coder.begin(list(struct.unpack_from(f"<{count}I", self.rest, 4)))
-        self.rest = self.rest[4 + 4 * count :]
+        count, at = varint(self.rest, 0)
+        self.coder.begin(list(struct.unpack_from(f"<{count}I", self.rest, at)))
+        self.rest = self.rest[at + 4 * count :]
 
     def table(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self.tables:
@@ -263,9 +357,10 @@ class Decoder:
             rows, columns, kernel = 1, group[0].count, (1,)
         size = columns * math.prod(kernel)
         a = (1 << 18) // size
-        if rows <= a:
-            for n in range(0, len(group), a // rows):
-                some = group[n : n + a // rows]
+        if rows <= a or group[0].count <= 1 << 19:
+            together = max(1, a // rows)
+            for n in range(0, len(group), together):
+                some = group[n : n + together]
                 yield some, 0, (len(some), rows, columns, math.prod(kernel)), kernel
             return
         for slot in group:
@@ -345,7 +440,7 @@ class Decoder:
         return [middle + n for n in self.integers(min(256, 2 * f + 1), shape, kernel)]
 
     def integers(self, n: int, shape: Shape, kernel: tuple[int, ...]) -> list[int]:
-        value, zero, live, coefficients = self.table(
+        value, zero, live, place_odds, coefficients = self.table(
             ("integers", n),
             lambda: (
                 Table(
@@ -358,10 +453,13 @@ class Decoder:
                 ),
                 flat(45, 2),
                 flat(1, n, limit=1 << 16),
+                odds(),
                 flat(8, 127),
             ),
         )
-        sparse = self.coder.number(2)
+        sparse = self.coder.number(3)
+        if sparse == 2:
+            return self.counted(n, live, place_odds, Filled(shape, kernel))
         known = Known(shape, kernel, n)
         for step, where in known.passes():
             expected, smaller = None, 0
@@ -385,6 +483,16 @@ class Decoder:
             for place, symbol in zip(where, symbols, strict=True):
                 known.proxy[place] = (symbol + n // 2) % n - n // 2
         return [known.proxy[place] for place in product(*map(range, shape))]
+
+    def counted(self, n: int, live: Table, place_odds: Table, filled: Filled) -> list[int]:
+        found: dict[Place, int] = {}
+        for step, where in filled.passes():
+            some = self.coder.varied(filled.classes(step, where), place_odds)
+            values = iter(self.coder.code([0] * sum(some), live))
+            for place, s in zip(where, some, strict=True):
+                filled.live[place] = s
+                found[place] = (next(values) + n // 2) % n - n // 2 if s else 0
+        return [found[place] for place in product(*map(range, filled.shape))]
 
     def floats(  # noqa: C901  # in the order of the page
         self,
@@ -492,4 +600,25 @@ def test_larger_kernels_and_rows_without(model_of, smooth_kernels, quantized, ki
     content = model_of(tensors)
     packed, bill = encode(content)
     assert len(bill.entries) == 7
+    assert Decoder(packed).run() == content
+
+
+def test_sparse_weights_of_few_values(model_of):
+    rng = np.random.default_rng(2)
+
+    def made(*shape: int) -> np.ndarray:
+        rows = np.exp(rng.standard_normal((shape[0], *[1] * (len(shape) - 1))))
+        filled = rng.random(shape) < 0.06 * rows
+        values = np.array([-0.3, -0.1, 0.1, 0.2], np.float32)
+        return np.where(filled, rng.choice(values, shape), 0).astype(np.float32)
+
+    tensors = {
+        "rows": made(60, 50),
+        "and rows": made(60, 50),
+        "kernels": made(8, 10, 3, 3),
+        "int8": (10 * made(30, 20, 2, 2)).astype(np.int8),
+    }
+    content = model_of(tensors)
+    packed, bill = encode(content)
+    assert all("significance" in entry.parts for entry in bill.entries[2:])
     assert Decoder(packed).run() == content

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lilliput.codec import tables
+from lilliput.codec.phrases import PHRASES
+from lilliput.codec.sparsity import odds_table
 from lilliput.codec.tables import bell, log_of
 
 
@@ -31,7 +33,12 @@ def test_checksums_of_the_specification():
     bells = np.array([bell(256, 8 * n + 4, 0) for n in range(-4, 16)])
     assert zlib.crc32(bells.astype("<i8").tobytes()) == BELLS
 
+    odds = odds_table().counts.astype("<i8")
+    assert zlib.crc32(odds.tobytes()) == ODDS
+    assert (len(PHRASES), zlib.crc32(PHRASES)) == (6515, DICTIONARY)
 
+
+ODDS, DICTIONARY = 0xB4D4746E, 0x15D7A7AC
 LOGARITHMS, LOGISTIC, BELLS = 0xB2E376EA, 0x9A45E136, 0x410AB13B
 
 

@@ -1,7 +1,7 @@
 """The `.lil` file: an ONNX file in the fewest bytes, and the ONNX file bit for bit out of it.
 
     header     magic, version, checksums, sizes
-    graph      every byte of the ONNX file that is no tensor's content, by LZMA
+    graph      every byte of the ONNX file that is no tensor's content, by LZMA or DEFLATE
     weights    the contents of all tensors, range-coded, in pieces of bounded size
 
 The format is described for implementers in `docs/reference/lil.md`.
@@ -21,37 +21,38 @@ from lilliput.codec import wire
 from lilliput.codec.bill import GRAPH, HEADER, Bill, Entry, Ledger, shared_out
 from lilliput.codec.coder import Reader, Stream, Writer
 from lilliput.codec.payload import groups, units
-from lilliput.codec.plain import pack_plain, quick_look, unpack_plain
+from lilliput.codec.plain import pack_graph, quick_look, unpack_plain, unpack_primed
 from lilliput.codec.relations import code_relations
 from lilliput.codec.tensors import Learned, code_unit
 from lilliput.codec.wire import Slot
 from lilliput.errors import Refused
 
 MAGIC = b"LIL"
-VERSION = 1
+VERSION = 2
+OLDEST = 1
 DEFAULT_LIMIT = 1 << 29
-_HEADER = struct.Struct("<3sBIIQII")
-_PIECE = struct.Struct("<I")
+_START = struct.Struct("<3sBI")
+_SIZES_1 = struct.Struct("<IQII")
+_CRC = struct.Struct("<I")
+_WHOLE = 1 << 19
+"""Tensors of so many numbers are coded in one go, since version 2."""
+_CONTRADICTION = "the packed file contradicts itself about its sizes"
 _MOST_AT_ONCE = 1 << 20
 """Numbers in a piece of code, but for the unit that completes it."""
-_CHECKED_FROM = 8
-"""The checksum of the file covers what follows itself."""
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What the file says before anything else, and `total`, its own length."""
+    """What the file says before anything else; `total` is its own length, `begin` the graph's."""
 
+    version: int
+    begin: int
     total: int
     onnx_crc: int
     onnx_bytes: int
     graph_bytes: int
     packed_graph_bytes: int
-
-    def packed(self, crc: int) -> bytes:
-        """The header's bytes, with the checksum of all that follows it."""
-        sizes = (self.onnx_bytes, self.graph_bytes, self.packed_graph_bytes)
-        return _HEADER.pack(MAGIC, VERSION, crc, self.onnx_crc, *sizes)
+    primed: bool
 
 
 def encode(content: bytes) -> tuple[bytes, Bill]:
@@ -99,19 +100,28 @@ def decode_with_bill(
 
 def _encoded(content: bytes, slots: Sequence[Slot]) -> tuple[bytes, Bill]:
     skeleton = wire.cut(content, slots)
-    graph = pack_plain(skeleton)
+    graph, primed = pack_graph(skeleton)
     ledger = Ledger()
     writer = Writer(ledger)
-    _code(writer, slots, memoryview(content))
+    _code(writer, slots, memoryview(content), VERSION)
     writer.cut()
-    body = [graph]
+    sizes = (len(content), len(skeleton), 2 * len(graph) + primed)
+    head = _CRC.pack(zlib.crc32(content)) + b"".join(map(varint, sizes))
+    body = [head, graph]
     for piece in writer.pieces:
-        body += [_PIECE.pack(len(piece) // 4), piece]
-    total = _HEADER.size + sum(map(len, body))
-    header = _Header(total, zlib.crc32(content), len(content), len(skeleton), len(graph))
-    unsigned = b"".join([header.packed(0), *body])
-    crc = zlib.crc32(memoryview(unsigned)[_CHECKED_FROM:])
-    packed = header.packed(crc) + unsigned[_HEADER.size :]
+        body += [varint(len(piece) // 4), piece]
+    checked = b"".join(body)
+    packed = _START.pack(MAGIC, VERSION, zlib.crc32(checked)) + checked
+    header = _Header(
+        version=VERSION,
+        begin=_START.size + len(head),
+        total=len(packed),
+        onnx_crc=zlib.crc32(content),
+        onnx_bytes=len(content),
+        graph_bytes=len(skeleton),
+        packed_graph_bytes=len(graph),
+        primed=primed,
+    )
     return packed, _bill(slots, ledger, header)
 
 
@@ -120,13 +130,16 @@ def _decode(
 ) -> tuple[bytearray, list[Slot], _Header]:
     source = io.BytesIO(packed) if isinstance(packed, bytes) else packed
     header = _read_header(source, max_bytes)
-    skeleton = unpack_plain(source.read(header.packed_graph_bytes), header.graph_bytes)
+    packed_graph = source.read(header.packed_graph_bytes)
+    unpack = unpack_primed if header.primed else unpack_plain
+    skeleton = unpack(packed_graph, header.graph_bytes)
     slots = wire.missing(skeleton, header.onnx_bytes)
     content = bytearray(header.onnx_bytes)
     whole = memoryview(content)
     wire.paste(skeleton, slots, whole)
     try:
-        _code(Reader(_pieces(source, header.total), ledger), slots, whole)
+        pieces = _pieces(source, header)
+        _code(Reader(pieces, ledger), slots, whole, header.version)
     except (ValueError, LookupError, ArithmeticError, StopIteration) as error:
         # The checksum was right, so somebody crafted it: what they hit upon does not matter.
         raise Refused("the packed weights are damaged") from error
@@ -136,58 +149,114 @@ def _decode(
 
 
 def _read_header(source: BinaryIO, max_bytes: int) -> _Header:
-    head = source.read(_HEADER.size)
-    if head[:3] != MAGIC:
+    start = source.read(_START.size)
+    if start[:3] != MAGIC:
         raise Refused("this is not a .lil file (it does not begin with LIL)")
-    if len(head) < _HEADER.size:
+    if len(start) < _START.size:
         raise Refused("the packed file is cut short")
-    _, version, crc, onnx_crc, onnx_bytes, graph_bytes, packed_graph = _HEADER.unpack(head)
-    if version != VERSION:
+    _, version, crc = _START.unpack(start)
+    if not OLDEST <= version <= VERSION:
         raise Refused(
-            f"the packed file has version {version}, and this lilliput reads {VERSION}",
+            f"the packed file has version {version}, and this lilliput reads up to {VERSION}",
             hint="pip install --upgrade lilliput",
         )
-    found = zlib.crc32(head[_CHECKED_FROM:])
+    found = 0
     while chunk := source.read(1 << 20):
         found = zlib.crc32(chunk, found)
     if found != crc:
         raise Refused(
             "the packed file is damaged or cut short (checksum)", hint="copy or pack it again"
         )
+    total = source.tell()
+    source.seek(_START.size)
+    onnx_crc, onnx_bytes, graph_bytes, packed_graph, primed = _sizes(source, version)
+    header = _Header(
+        version=version,
+        begin=source.tell(),
+        total=total,
+        onnx_crc=onnx_crc,
+        onnx_bytes=onnx_bytes,
+        graph_bytes=graph_bytes,
+        packed_graph_bytes=packed_graph,
+        primed=primed,
+    )
     if onnx_bytes > max_bytes:
         raise Refused(
             f"the packed file unpacks to {onnx_bytes} bytes, more than the limit of {max_bytes}",
             hint="raise the limit if you trust the file: unpack --max-size, or max_bytes=",
         )
-    total = source.tell()
-    if total < _HEADER.size + packed_graph or graph_bytes > onnx_bytes:
-        raise Refused("the packed file contradicts itself about its sizes")
-    source.seek(_HEADER.size)
-    return _Header(total, onnx_crc, onnx_bytes, graph_bytes, packed_graph)
+    if total < header.begin + packed_graph or graph_bytes > onnx_bytes:
+        raise Refused(_CONTRADICTION)
+    return header
 
 
-def _pieces(source: BinaryIO, total: int) -> Iterator[bytes]:
-    while True:
-        head = source.read(_PIECE.size)
-        if len(head) < _PIECE.size:
-            return
-        size = 4 * _PIECE.unpack(head)[0]
-        if source.tell() + size > total:
-            raise Refused("the packed file contradicts itself about its sizes")
+def _sizes(source: BinaryIO, version: int) -> tuple[int, int, int, int, bool]:
+    """Checksum and length of the ONNX file, lengths of the graph and the packed graph, its way."""
+    if version == 1:
+        head = source.read(_SIZES_1.size)
+        if len(head) < _SIZES_1.size:
+            raise Refused(_CONTRADICTION)
+        return (*_SIZES_1.unpack(head), False)
+    crc = source.read(_CRC.size)
+    if len(crc) < _CRC.size:
+        raise Refused(_CONTRADICTION)
+    onnx_bytes, graph_bytes, packed = (read_varint(source) for _ in range(3))
+    return _CRC.unpack(crc)[0], onnx_bytes, graph_bytes, packed >> 1, bool(packed & 1)
+
+
+def varint(number: int) -> bytes:
+    """Seven bits a byte, the low ones first; all bytes but the last have the high bit."""
+    made = bytearray()
+    while number > 0x7F:
+        made.append(number & 0x7F | 0x80)
+        number >>= 7
+    made.append(number)
+    return bytes(made)
+
+
+def read_varint(source: BinaryIO) -> int:
+    """The number at hand, of at most 63 bits.
+
+    Raises:
+        Refused: There is none.
+    """
+    number = 0
+    for shift in range(0, 63, 7):
+        byte = source.read(1)
+        if not byte:
+            break
+        number |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return number
+    raise Refused(_CONTRADICTION)
+
+
+def _pieces(source: BinaryIO, header: _Header) -> Iterator[bytes]:
+    while source.tell() < header.total:
+        if header.version == 1:
+            head = source.read(_CRC.size)
+            if len(head) < _CRC.size:
+                return
+            size = 4 * _CRC.unpack(head)[0]
+        else:
+            size = 4 * read_varint(source)
+        if source.tell() + size > header.total:
+            raise Refused(_CONTRADICTION)
         yield source.read(size)
 
 
-def _code(stream: Stream, slots: Sequence[Slot], whole: memoryview) -> None:
+def _code(stream: Stream, slots: Sequence[Slot], whole: memoryview, version: int) -> None:
     """All tensors, in the one order that both directions keep."""
     place = {slot.offset: number for number, slot in enumerate(slots)}
-    learned = Learned()
+    learned = Learned(version)
+    uncut = _WHOLE if version > 1 else 0
     done: list[Slot] = []
     since_cut = 0
     for group in groups(slots):
         if stream.ledger is not None:
             stream.ledger.owners = [place[slot.offset] for slot in group]
         parts, related = code_relations(stream, group, done, whole)
-        for unit in chain(*map(units, parts)):
+        for unit in chain(*(units(part, uncut) for part in parts)):
             if since_cut >= _MOST_AT_ONCE:
                 stream.cut()
                 since_cut = 0
@@ -202,9 +271,9 @@ def _code(stream: Stream, slots: Sequence[Slot], whole: memoryview) -> None:
 
 
 def _bill(slots: Sequence[Slot], ledger: Ledger, header: _Header) -> Bill:
-    weights = header.total - _HEADER.size - header.packed_graph_bytes
+    weights = header.total - header.begin - header.packed_graph_bytes
     given = shared_out(ledger.bits, weights)
-    own = _HEADER.size + weights - sum(given.values())
+    own = header.begin + weights - sum(given.values())
     parts: list[dict[str, int]] = [{} for _ in slots]
     for (owner, part), size in given.items():
         if size:

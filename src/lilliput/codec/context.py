@@ -100,8 +100,8 @@ class Context:
         first, *others = planes(self.kernel)
         tiles = [
             Pass(row, column, first, 0)
-            for row in _slices(rows, cuts)
-            for column in _slices(columns, cuts)
+            for row in slices(rows, cuts)
+            for column in slices(columns, cuts)
         ]
         whole = slice(0, rows), slice(0, columns)
         return tiles + [Pass(*whole, plane, step) for step, plane in enumerate(others, 1)]
@@ -165,7 +165,8 @@ class Context:
         return log_of(sixteenths, 16 * self.largest) - np.int16(4 * STEPS)
 
 
-def _slices(length: int, parts: int) -> list[slice]:
+def slices(length: int, parts: int) -> list[slice]:
+    """Nearly equal parts, none of fewer than four."""
     parts = max(1, min(parts, length // 4))
     cuts = [length * part // parts for part in range(parts + 1)]
     return [slice(a, b) for a, b in pairwise(cuts)]

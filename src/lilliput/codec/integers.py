@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lilliput.codec.coder import Stream
+from lilliput.codec.bill import Ledger
+from lilliput.codec.coder import Estimator, Stream
 from lilliput.codec.context import Context, Pass, Shape
 from lilliput.codec.prediction import coefficient_table, predict
+from lilliput.codec.sparsity import Sparsity, code_positions, odds_table
 from lilliput.codec.tables import Counts, Ints, Small, Table, bell
 
 # Classes of size are half octaves. Where values are small it matters where between two integers
@@ -20,6 +23,7 @@ _PARTS = 4
 _FIRST_COARSE = 1 + (_FINE_BELOW - _SMALLEST) * _PARTS
 _ROWS = _FIRST_COARSE + _LARGEST - _FINE_BELOW
 _WEIGHT = 32
+_DENSE, _BY_SIZE, _BY_COUNTS, _WAYS = range(4)
 _SPARSE = 0.6
 """Below this share of numbers that are not zero, where they are is coded by itself."""
 _SPARSE_LIMIT = 1 << 16
@@ -28,21 +32,28 @@ _SPARSE_LIMIT = 1 << 16
 
 @dataclass
 class IntegerTables:
-    """What integers of so many levels teach, over all of a file."""
+    """What integers of so many levels teach, over all of a file.
+
+    `counted` says whether places may be coded by counts, which version 1 of the format did not.
+    """
 
     value: Table
     zero: Table
     live: Table
+    place: Table
     coefficient: Table
+    counted: bool = True
 
     @classmethod
-    def new(cls, levels: int) -> IntegerTables:
+    def new(cls, levels: int, *, counted: bool = True) -> IntegerTables:
         """Bell-shaped counts, by the size that is expected; flat ones for what is sparse."""
         return cls(
             value=Table(_bells(levels).copy(), weight=_WEIGHT),
             zero=Table.flat(_ROWS, 2),
             live=Table.flat(1, levels, limit=_SPARSE_LIMIT),
+            place=odds_table(),
             coefficient=coefficient_table(),
+            counted=counted,
         )
 
     @property
@@ -79,9 +90,23 @@ def code_integers(
     Returns:
         The values, as those of their residue class that are nearest to 0; same shape.
     """
-    sparse = values is not None and np.count_nonzero(values) < values.size * _SPARSE
+    way = _DENSE if values is None else _best(tables, shape, kernel, values)
     stream.book_as("context", 0)
-    code = _code_sparse if stream.number(int(sparse), 2) else _code_dense
+    way = stream.number(way, _WAYS if tables.counted else _WAYS - 1)
+    return _code(stream, tables, way, shape, kernel, values)
+
+
+def _code(
+    stream: Stream,
+    tables: IntegerTables,
+    way: int,
+    shape: Shape,
+    kernel: tuple[int, ...],
+    values: Ints | None,
+) -> Ints:
+    if way == _BY_COUNTS:
+        return _code_by_counts(stream, tables, shape, kernel, values)
+    code = _code_sparse if way == _BY_SIZE else _code_dense
     context = Context(shape, kernel, tables.levels)
     for where in context.passes():
         plane = None
@@ -89,6 +114,46 @@ def code_integers(
             plane = values[:, where.rows, where.columns, where.plane].ravel()
         context.learn(where, code(stream, tables, context, where, plane))
     return context.values()
+
+
+def _best(tables: IntegerTables, shape: Shape, kernel: tuple[int, ...], values: Ints) -> int:
+    """Sparse numbers are coded in the cheaper of two ways."""
+    if np.count_nonzero(values) >= values.size * _SPARSE:
+        return _DENSE
+    costs = {}
+    for way in (_BY_SIZE, _BY_COUNTS):
+        ledger = Ledger()
+        _code(Estimator(ledger), copy.deepcopy(tables), way, shape, kernel, values)
+        costs[way] = ledger.total
+    return min(costs, key=lambda way: costs[way])
+
+
+def _code_by_counts(
+    stream: Stream,
+    tables: IntegerTables,
+    shape: Shape,
+    kernel: tuple[int, ...],
+    values: Ints | None,
+) -> Ints:
+    """First which values are not zero, pass by pass, then those values."""
+    known = Sparsity(shape, kernel)
+    found = np.zeros(shape, np.int32)
+    for where in known.passes():
+        part = found[:, where.rows, where.columns, where.plane]
+        given = None
+        if values is not None:
+            given = values[:, where.rows, where.columns, where.plane].ravel()
+        live = code_positions(
+            stream, tables.place, known, where, None if given is None else given != 0
+        )
+        places = np.flatnonzero(live)
+        stream.book_as("values", live.size // shape[0])
+        symbols = None if given is None else given[places] % tables.levels
+        coded = stream.code(symbols, np.zeros(places.size, np.int16), tables.live, places)
+        flat = np.zeros(live.size, np.int32)
+        flat[places] = _nearest_zero(tables.levels).take(coded)
+        part[...] = flat.reshape(part.shape)
+    return found
 
 
 def _code_dense(

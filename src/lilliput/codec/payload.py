@@ -64,15 +64,18 @@ def groups(slots: Sequence[Slot]) -> list[list[Slot]]:
     return sorted(found.values(), key=lambda group: group[0].count)
 
 
-def units(group: Sequence[Slot]) -> Iterator[Unit]:
-    """A group in units: some tensors at a time, or some rows of one large tensor."""
+def units(group: Sequence[Slot], whole: int = 0) -> Iterator[Unit]:
+    """A group in units: some tensors at a time, or some rows of one large tensor.
+
+    Tensors of up to `whole` numbers are never cut.
+    """
     if not group:
         return
     rows, columns, kernel = _matrix(group[0].shape)
     places = prod(kernel)
     at_once = UNIT // (columns * places)
-    if rows <= at_once:
-        together = at_once // rows
+    if rows <= at_once or group[0].count <= whole:
+        together = max(1, at_once // rows)
         for first in range(0, len(group), together):
             some = tuple(group[first : first + together])
             shape = (len(some), rows, columns, places)

@@ -1,10 +1,14 @@
-"""Bytes that are not weights: the graph, and the odd tensor. LZMA, bounded on the way back."""
+"""Bytes that are not weights: the graph, and the odd tensor; bounded on the way back.
+
+LZMA; or, of a small graph, DEFLATE with a dictionary of what graphs are made of.
+"""
 
 from __future__ import annotations
 
 import lzma
 import zlib
 
+from lilliput.codec.phrases import PHRASES
 from lilliput.errors import Refused
 
 # No literal context and no alignment: graphs are full of short names, and small.
@@ -45,6 +49,33 @@ def unpack_plain(packed: bytes | memoryview, size: int) -> bytes:
     try:
         content = decoder.decompress(packed, max_length=size + 1)
     except (lzma.LZMAError, EOFError) as error:
+        raise Refused("the packed graph is damaged") from error
+    if len(content) != size:
+        raise Refused(f"the packed graph has {len(content)} bytes where it declares {size}")
+    return content
+
+
+def pack_graph(skeleton: bytes) -> tuple[bytes, bool]:
+    """The shorter of two ways, and whether it is that which begins with known phrases."""
+    plain, primed = pack_plain(skeleton), pack_primed(skeleton)
+    return (primed, True) if len(primed) < len(plain) else (plain, False)
+
+
+def pack_primed(content: bytes) -> bytes:
+    """A raw DEFLATE stream with a preset dictionary: of a small graph, most is a common phrase."""
+    strategies = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED)
+    made = [
+        zlib.compressobj(9, zlib.DEFLATED, -15, 9, strategy, PHRASES) for strategy in strategies
+    ]
+    return min((each.compress(content) + each.flush() for each in made), key=len)
+
+
+def unpack_primed(packed: bytes | memoryview, size: int) -> bytes:
+    """As `unpack_plain`, of what `pack_primed` made."""
+    decoder = zlib.decompressobj(-15, zdict=PHRASES)
+    try:
+        content = decoder.decompress(packed, size + 1)
+    except zlib.error as error:
         raise Refused("the packed graph is damaged") from error
     if len(content) != size:
         raise Refused(f"the packed graph has {len(content)} bytes where it declares {size}")

@@ -60,7 +60,7 @@ def bell(size: int, scale: int, centre: int) -> Counts:
         centre: Eighths by which the distribution lies above 0, from 0 to 7.
     """
     # The mean magnitude of a logistic of unit slope is 2 log 2: 7.54 sixteenths of an octave.
-    slope = _power(scale - 8)
+    slope = power(scale - 8)
     half = size // 2
     edges = np.arange(-half, size - half + 1, dtype=np.int64) * 16 - 8 - 2 * centre
     cells = (edges * (CELLS * 4096 // 8) + slope) // (2 * slope)
@@ -69,7 +69,7 @@ def bell(size: int, scale: int, centre: int) -> Counts:
     return np.roll(counts, -half).astype(np.float64)
 
 
-def _power(sixteenths: int) -> int:
+def power(sixteenths: int) -> int:
     """4096 times 2**(sixteenths / 16), rounded; at least 64."""
     whole, part = divmod(sixteenths + 12 * STEPS, STEPS)
     return max(64, (_fractions()[part] << max(whole, 0)) >> 16)
@@ -106,6 +106,17 @@ class Table:
         np.add.at(self.counts.reshape(-1), begins + sorted_symbols, float(self.weight))
         self._sums[rows] += self.weight * sizes
         full = rows[self._sums[rows] > self.limit]
+        if full.size:
+            self.counts[full] = self.counts[full] // 2 + 1
+            self._sums[full] = self.counts[full].sum(1)
+
+    def count(self, rows: Small, symbols: Ints) -> None:
+        """As `learn`, of symbols in any order."""
+        width = self.counts.shape[1]
+        seen = np.bincount(rows.astype(np.intp) * width + symbols, minlength=self.counts.size)
+        self.counts += self.weight * seen.reshape(-1, width)
+        self._sums = self.counts.sum(1)
+        full = np.flatnonzero(self._sums > self.limit)
         if full.size:
             self.counts[full] = self.counts[full] // 2 + 1
             self._sums[full] = self.counts[full].sum(1)

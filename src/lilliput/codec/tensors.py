@@ -32,15 +32,19 @@ _WIDE = 1 << 20
 
 @dataclass
 class Learned:
-    """All adaptive tables of a file. They begin empty and are made when first needed."""
+    """All adaptive tables of a file. They begin empty and are made when first needed.
 
+    `version` is that of the format.
+    """
+
+    version: int
     integers: dict[int, IntegerTables] = field(default_factory=dict)
     floats: dict[tuple[Format, bool], Tables] = field(default_factory=dict)
 
     def of_levels(self, levels: int) -> IntegerTables:
         """For integers of so many levels."""
         if levels not in self.integers:
-            self.integers[levels] = IntegerTables.new(levels)
+            self.integers[levels] = IntegerTables.new(levels, counted=self.version > 1)
         return self.integers[levels]
 
     def of_format(self, form: Format, *, codebook: bool = False) -> Tables:
