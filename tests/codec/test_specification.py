@@ -486,6 +486,8 @@ class Decoder:
 
     def counted(self, n: int, live: Table, place_odds: Table, filled: Filled) -> list[int]:
         found: dict[Place, int] = {}
+        while sum(live.rows[0]) > max(1 << 10, 2 * n):
+            live.rows[0] = [count // 2 + 1 for count in live.rows[0]]
         for step, where in filled.passes():
             some = self.coder.varied(filled.classes(step, where), place_odds)
             values = iter(self.coder.code([0] * sum(some), live))

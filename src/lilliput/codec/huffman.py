@@ -39,6 +39,7 @@ def code_lengths(frequencies: Sequence[int]) -> list[int]:
 
 def _depths(weights: dict[int, int]) -> dict[int, int]:
     """Depths in the tree that joins the two lightest over and over; ties by order of making."""
+    heap: list[tuple[int, int, tuple[int, ...]]]
     heap = [(weight, order, (symbol,)) for order, (symbol, weight) in enumerate(weights.items())]
     heapq.heapify(heap)
     depths = dict.fromkeys(weights, 0)

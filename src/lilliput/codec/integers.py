@@ -29,6 +29,9 @@ _SPARSE = 0.6
 _SPARSE_LIMIT = 1 << 16
 """What is left of a pruned layer depends on its threshold: earlier layers are soon forgotten."""
 
+_REMEMBERED = 1 << 10
+"""What the values of earlier units may weigh: those of 64 occurrences."""
+
 
 @dataclass
 class IntegerTables:
@@ -137,6 +140,7 @@ def _code_by_counts(
 ) -> Ints:
     """First which values are not zero, pass by pass, then those values."""
     known = Sparsity(shape, kernel)
+    tables.live.fade(_REMEMBERED)
     found = np.zeros(shape, np.int32)
     for where in known.passes():
         part = found[:, where.rows, where.columns, where.plane]

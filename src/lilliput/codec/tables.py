@@ -120,3 +120,9 @@ class Table:
         if full.size:
             self.counts[full] = self.counts[full] // 2 + 1
             self._sums[full] = self.counts[full].sum(1)
+
+    def fade(self, most: int) -> None:
+        """Halve the counts of each class until they sum to `most` or to a count of one each."""
+        while (full := np.flatnonzero(self._sums > max(most, 2 * self.counts.shape[1]))).size:
+            self.counts[full] = self.counts[full] // 2 + 1
+            self._sums[full] = self.counts[full].sum(1)
