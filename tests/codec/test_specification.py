@@ -153,7 +153,7 @@ def odds() -> Table:
         q, r = divmod(abs(4 * quarter + 2) + 192, 16)
         more = 64 * ((round(2 ** (16 + r / 16)) << q) >> 16) >> 12
         rows.append([more, 64] if quarter < 0 else [64, more])
-    return Table(rows, limit=1 << 16)
+    return Table([[*row] for _ in range(7) for row in rows], limit=1 << 16)
 
 
 class Filled:
@@ -165,16 +165,31 @@ class Filled:
 
     def passes(self) -> Iterator[tuple[int, list[Place]]]:
         groups, rows, columns, count = self.shape
-        t = max(1, min(20 if count == 1 else 4, math.isqrt(rows * columns // 64)))
+        t = max(1, min(4, math.isqrt(rows * columns // 64)))
+        if count == 1:
+            t = min(32, rows * columns // 512)
 
         def cuts(length: int) -> list[range]:
             n = max(1, min(t, length // 4))
             return [range(length * p // n, length * (p + 1) // n) for p in range(n)]
 
+        if count == 1:
+            for row in cuts(rows):
+                for first in (0, 8, 4, 12, 2, 6, 10, 14, *range(1, 16, 2)):
+                    if first < columns:
+                        yield 0, list(product(range(groups), row, range(first, columns, 16), [0]))
+            return
         for row, column in product(cuts(rows), cuts(columns)):
             yield 0, list(product(range(groups), row, column, [self.order[0]]))
         for step, k in enumerate(self.order[1:], 1):
             yield step, list(product(range(groups), range(rows), range(columns), [k]))
+
+    def beside(self, g: int, o: int, i: int) -> int:
+        if self.shape[3] > 1 or i % 4 == 0:
+            return 0
+        far = 1 if i % 2 else 2
+        both = self.live.get((g, o, i - far, 0), 0) + self.live.get((g, o, i + far, 0), 0)
+        return 72 * (both + (4 if far == 1 else 1))
 
     def classes(self, step: int, where: list[Place]) -> list[int]:
         n: dict[Any, int] = {}
@@ -195,7 +210,7 @@ class Filled:
                 size += more(key, seen.get(key, 0), g)
             if step:
                 size += 8 * more(("k", g, o, i), step, g) >> 4
-            found.append(clip((size >> 2) + 56, 0, 71))
+            found.append(clip((size >> 2) + 56, 0, 71) + self.beside(g, o, i))
         return found
 
 

@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from lilliput.codec.container import encode
 from lilliput.errors import LilliputError
+from lilliput.export.onnx_file import export_network
 from lilliput.meter.anatomy import anatomy, stored_tensors
 from lilliput.target import Target
+from lilliput.testing import tiny_network
 
 
 def test_layers_have_their_time_and_other_operators_theirs(classifier: Callable[..., Path]) -> None:
@@ -63,3 +66,16 @@ def test_the_bill_is_exact(tmp_path_factory: pytest.TempPathFactory, sizes, name
 
 def graph_length(model: onnx.ModelProto) -> int:
     return int(model.graph.ByteSize())
+
+
+def test_a_packed_file_is_told_by_its_bill(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "net.onnx", tmp_path / "net.lil"
+    export_network(tiny_network(), plain)
+    made, bill = encode(plain.read_bytes())
+    packed.write_bytes(made)
+    found = anatomy(packed, Target())
+    assert found.bytes == len(made)
+    assert found.graph_bytes == bill.parts["header"] + bill.parts["graph"]
+    assert {t.name for t in found.tensors} == {t.name for t in anatomy(plain, Target()).tensors}
+    assert all(sum(t.parts.values()) == t.bytes for t in found.tensors)
+    assert "values" in found.tensors[0].parts

@@ -23,8 +23,14 @@ LOWEST, ROWS = -56, 72
 """Quarters of an octave of the odds: the first row of the table, and how many there are."""
 _SURE = 64
 """Counts of the rarer outcome that a row begins with: four occurrences."""
-_WORTH_A_TILE, _MOST_TILES, _MOST_WITH_KERNEL = 64, 20, 4
-"""A tile holds 64 places or more; a side has at most so many, fewer where planes follow."""
+_WORTH_A_TILE, _MOST_WITH_KERNEL = 64, 4
+_WORTH_A_PART, _MOST_PARTS = 512, 32
+_STRIDE = 16
+_PHASES = {n: far for far in (16, 8, 4, 2, 1) for n in range(16) if (n or 16) & -(n or 16) == far}
+"""In which order the columns of sixteen come, and how far their known neighbours are then."""
+_NEAR = {2: 1, 1: 4}
+"""Distances at which neighbours count, and which of the tables is theirs if both are zero."""
+_TABLES = 7
 _COARSE = 10
 KERNEL_SHARE = 8
 """Sixteenths of the deviation of a kernel that count."""
@@ -33,8 +39,12 @@ Big = NDArray[np.int64]
 
 
 def odds_table() -> Table:
-    """Counts of (zero, not zero) for each row of odds, begun as the odds say."""
-    return Table(_first_counts().copy(), weight=16, limit=1 << 16)
+    """Counts of (zero, not zero) for each row of odds, begun as the odds say.
+
+    There are seven tables, one below the other: without neighbours, and for 0, 1 or 2 of two
+    neighbours that are not zero at a distance of two, and of one.
+    """
+    return Table(np.tile(_first_counts(), (_TABLES, 1)), weight=16, limit=1 << 16)
 
 
 @cache
@@ -62,15 +72,24 @@ class Sparsity:
         self._row = np.zeros((groups, rows), np.int64)
         self._column = np.zeros((groups, columns), np.int64)
         self._kernel = np.zeros((groups, rows, columns), np.int64)
+        # A margin, in which nothing is, for what lies beyond the last column.
+        self._live = np.zeros((groups, rows, columns + 2 * _STRIDE), np.int16)
         self._row_seen = np.zeros(rows, np.int64)
         self._column_seen = np.zeros(columns, np.int64)
         self._seen = 0
 
     def passes(self) -> list[Pass]:
-        """All passes in their order: tiles of the first plane, then the others."""
+        """All passes in their order.
+
+        With a kernel: tiles of the first plane, then the others. Without: some rows at a time, of
+        these every sixteenth column, then those in the middle between known ones, and so on.
+        """
         _, rows, columns, places = self.shape
-        most = _MOST_TILES if places == 1 else _MOST_WITH_KERNEL
-        cuts = max(1, min(most, isqrt(rows * columns // _WORTH_A_TILE)))
+        if places == 1:
+            parts = slices(rows, min(_MOST_PARTS, rows * columns // _WORTH_A_PART))
+            phases = [p for p in _PHASES if p < columns]
+            return [Pass(row, slice(p, columns, _STRIDE), 0, 0) for row in parts for p in phases]
+        cuts = max(1, min(_MOST_WITH_KERNEL, isqrt(rows * columns // _WORTH_A_TILE)))
         first, *others = planes(self.kernel)
         tiles = [
             Pass(row, column, first, 0)
@@ -92,17 +111,36 @@ class Sparsity:
             kernel = count_log(self._kernel) + np.int16(4 * STEPS)
             kernel -= count_log((expected + 15) >> 1)[:, None, None]
             sixteenths += (kernel * np.int16(KERNEL_SHARE)) >> 4
-        classes: Small = ((sixteenths >> 2) - np.int16(LOWEST)).clip(0, ROWS - 1).ravel()
-        return classes
+        classes: Small = ((sixteenths >> 2) - np.int16(LOWEST)).clip(0, ROWS - 1)
+        if self.shape[3] == 1:
+            classes += self._beside(where)
+        return classes.ravel()
+
+    def _beside(self, where: Pass) -> Small:
+        """First row of the table for what lies left and right, where that is known and near."""
+        first = where.columns.start
+        far = _PHASES[first]
+        if far not in _NEAR:
+            return np.zeros(1, np.int16)
+        row = self._live[:, where.rows]
+        count = len(range(*where.columns.indices(self.shape[2])))
+        sides = [
+            row[:, :, at : at + _STRIDE * count : _STRIDE] for at in (first - far, first + far)
+        ]
+        table = sides[0] + sides[1] + np.int16(_NEAR[far])
+        return table * np.int16(ROWS)
 
     def learn(self, where: Pass, live: NDArray[np.bool_]) -> None:
         """Take in which places of a pass are not zero, flat."""
-        groups = self.shape[0]
-        rows, columns = (s.stop - s.start for s in (where.rows, where.columns))
-        part = live.reshape(groups, rows, columns)
+        columns = len(range(*where.columns.indices(self.shape[2])))
+        part = live.reshape(self.shape[0], -1, columns)
+        rows = part.shape[1]
         self._row[:, where.rows] += part.sum(2)
         self._column[:, where.columns] += part.sum(1)
-        self._kernel[:, where.rows, where.columns] += part
+        if self.shape[3] > 1:
+            self._kernel[:, where.rows, where.columns] += part
+        else:
+            self._live[:, where.rows, where.columns] = part
         self._row_seen[where.rows] += columns
         self._column_seen[where.columns] += rows
         self._seen += rows * columns
