@@ -17,6 +17,11 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "pack": [{}],
     "prune_blocks": [{"count": 1}, {"remove": ["block1"]}],
     "prune_channels": [{"ratio": 0.25, "multiple_of": 1}, {"keep_macs": 0.6, "multiple_of": 1}],
+    "prune_weights": [
+        {"density": 0.3, "small": 0},
+        {"density": 0.3, "epochs": 1, "regrow": True, "score": "lamp", "batch_size": 32},
+        {"pattern": "2:4", "score": "fisher", "score_images": 16},
+    ],
     "quantize": [{"calibration_images": 16}],
 }
 SCRIPTED = ("null",)

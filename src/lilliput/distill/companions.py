@@ -26,6 +26,9 @@ class Companion:
     def begin(self, student: nn.Module) -> None:
         """Before the optimiser is made: parameters may be added to the student, or replaced."""
 
+    def optimizing(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimiser is made and knows all parameters; its state may be kept clean."""
+
     def observed(self, seen: Observed, share: float) -> None:
         """After the forward pass, before the student's loss is computed."""
 

@@ -153,6 +153,8 @@ class _Job:
         for companion in companions:
             companion.begin(student.module)
         optimizer = make_optimizer(nn.ModuleList([student.module, self.adapters]), schedule)
+        for companion in companions:
+            companion.optimizing(optimizer)
         self.module, self.optimizer = self.fabric.setup(
             _in_format(student.module, _memory_format(student)), optimizer
         )

@@ -1,0 +1,193 @@
+"""Set single weights to zero: the network keeps its shape, and packs into far fewer bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from lilliput.candidate import Candidate
+from lilliput.context import Context
+from lilliput.distill.loop import Schedule
+from lilliput.distill.sparsening import Choose, Sparsening
+from lilliput.distill.teaching import Lesson, check_teachable, taught
+from lilliput.network import Network
+from lilliput.prune.curvature import squared_gradients
+from lilliput.prune.dead import without_dead
+from lilliput.prune.from_context import GRADIENT_BATCH, examples, repairer
+from lilliput.prune.weights import (
+    Plan,
+    Score,
+    by_glob,
+    density_of,
+    keep_masks,
+    scores,
+    weights_of,
+)
+from lilliput.steps.base import STAGES, Kind, Step
+
+
+@STAGES.register("prune_weights")
+class PruneWeights(Step):
+    """Zeros in unstructured places, or in a pattern. Smaller when packed; not faster.
+
+    A stock runtime multiplies by zeros as by anything else: only units that died (`remove_dead`)
+    save time. With `epochs` the sparsity rises during a training whose teacher is the original.
+    Later trainings keep the zeros.
+    """
+
+    name: ClassVar[str] = "prune_weights"
+    takes: ClassVar[Kind] = "network"
+    gives: ClassVar[Kind] = "network"
+    source: ClassVar[str] = (
+        "Han et al., NIPS 2015, section 3; Zhu and Gupta, arXiv 1710.01878, section 3 (schedule); "
+        "Guo et al., NIPS 2016, section 3.2 (regrowth)"
+    )
+
+    density: float | None = Field(None, gt=0, le=1, description="share of the weights that stay")
+    densities: dict[str, float] = Field(
+        default_factory=dict, description="shares of single layers, by globs; met one by one"
+    )
+    pattern: str | None = Field(
+        None, pattern=r"^\d+:\d+$", description='"n:m" keeps n of any m input channels in a row'
+    )
+    scope: Literal["global", "layer"] = Field(
+        "global", description="rank all weights together, or keep the same share of every layer"
+    )
+    score: Score = Field("magnitude", description="what makes a weight dear")
+    floor: float = Field(0.2, ge=0, le=1, description="share that small layers keep at least")
+    small: int = Field(5000, ge=0, description="layers of fewer weights are small")
+    protect: tuple[str, ...] = Field((), description="globs of layers that keep all weights")
+    regrow: bool = Field(False, description="weights that went may come back while it trains")
+    settled: float = Field(
+        0.75, gt=0, le=1, description="share of the training after which no weight goes any more"
+    )
+    remove_dead: bool = Field(True, description="cut units that no weight feeds or none reads")
+    score_images: int = Field(256, ge=1, description="examples for the score fisher")
+    bn_images: int = Field(512, ge=0, description="examples for batch-norm statistics")
+    epochs: int = Field(0, ge=0, description="passes over the training split; 0 prunes at once")
+    learning_rate: float = Field(0.02, gt=0, description="peak of the cosine")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="Nesterov SGD, or AdamW")
+    batch_size: int = Field(128, ge=1, description="examples a step")
+    weight_decay: float = Field(5e-4, ge=0, description="not applied to biases and norms")
+    temperature: float = Field(4.0, gt=0, description="softens the teacher's class scores")
+    imitation: float = Field(0.9, ge=0, le=1, description="share of the loss that is the teacher's")
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Self:
+        if self.pattern is not None:
+            if self.density is not None or self.densities:
+                raise ValueError("prune_weights takes a `pattern` or densities, and not both")
+            n, m = self._pattern
+            if not 0 < n < m:
+                raise ValueError(f'pattern "{self.pattern}": n must be from 1 to m - 1')
+        elif self.density is None and not self.densities:
+            raise ValueError("prune_weights needs `density`, `densities` or a `pattern`")
+        wrong = [glob for glob, share in self.densities.items() if not 0 < share <= 1]
+        if wrong:
+            raise ValueError(f"densities: {wrong[0]!r} must be above 0 and at most 1")
+        return self
+
+    @property
+    def _pattern(self) -> tuple[int, int]:
+        n, _, m = (self.pattern or "0:0").partition(":")
+        return int(n), int(m)
+
+    def requires(self, candidate: Candidate, context: Context) -> None:
+        self.check_kind(candidate)
+        names = weights_of(candidate.the_network(), self.protect)
+        by_glob(names, self.densities, at="densities")
+        if self.score == "fisher" or self.bn_images or self.epochs:
+            context.data.split("train")
+        if self.epochs:
+            check_teachable(context)
+
+    def apply(self, candidate: Candidate, context: Context) -> Candidate:
+        network = candidate.the_network()
+        names = tuple(weights_of(network, self.protect))
+        choose = self._choose(network, names, context)
+        if self.epochs:
+            network = self._gradually(
+                network, names, choose, context, f"{candidate.id}.{self.name}"
+            )
+        else:
+            network = masked(network, choose(_values(network, names), 1.0))
+        network = replace(network, held={**network.held, **dict.fromkeys(names, "zeros")})
+        params = network.params
+        if self.remove_dead:
+            network = without_dead(network)
+        network = repairer(context, self.bn_images)(network)
+        left = _values(network, names)
+        context.journal.note(
+            "weights pruned",
+            density=density_of(left),
+            kept=sum(int(torch.count_nonzero(w)) for w in left.values()),
+            layers={name: density_of({name: w}) for name, w in left.items()},
+            params_of_dead_units=params - network.params,
+        )
+        return Candidate(id=candidate.id, network=network)
+
+    def _choose(self, network: Network, names: tuple[str, ...], context: Context) -> Choose:
+        """Masks by this step's score and budget, on the way from the density that there is."""
+        values = _values(network, names)
+        shares = by_glob(names, self.densities, at="densities")
+        plan = Plan(
+            self.density,
+            shares,
+            self.scope,
+            self.floor,
+            self.small,
+            self._pattern if self.pattern else None,
+        )
+        rest = {n: w for n, w in values.items() if n not in shares}
+        now = replace(
+            plan,
+            density=density_of(rest),
+            shares={n: density_of({n: values[n]}) for n in shares},
+        )
+        fisher = self._fisher(network, names, context)
+
+        def choose(weights: Mapping[str, Tensor], level: float) -> Mapping[str, Tensor]:
+            return keep_masks(scores(self.score, weights, fisher), plan.between(now, level))
+
+        return choose
+
+    def _fisher(
+        self, network: Network, names: tuple[str, ...], context: Context
+    ) -> dict[str, Tensor] | None:
+        if self.score != "fisher":
+            return None
+        batches = examples(network, context, self.score_images, GRADIENT_BATCH["output"])
+        return squared_gradients(network, batches, names, context.rng("prune weights", "signs"))
+
+    def _gradually(
+        self, network: Network, names: tuple[str, ...], choose: Choose, context: Context, key: str
+    ) -> Network:
+        """Masks are this training's to choose: what held these weights before would hinder it."""
+        free = {n: form for n, form in network.held.items() if n not in names}
+        schedule = Schedule(
+            self.epochs, self.learning_rate, self.optimizer, weight_decay=self.weight_decay
+        )
+        lesson = Lesson(schedule, self.batch_size, self.temperature, self.imitation)
+        companion = Sparsening(names, choose, settled=self.settled, regrow=self.regrow)
+        student = replace(network, held=free)
+        trained = taught(student, context, lesson, key=key, companions=[companion])
+        return replace(trained, held=network.held)
+
+
+def masked(network: Network, masks: Mapping[str, Tensor]) -> Network:
+    """A copy of the network, zero wherever a mask is false."""
+    network = network.copy()
+    with torch.no_grad():
+        for name, weight in _values(network, tuple(masks)).items():
+            weight.masked_fill_(~masks[name], 0.0)
+    return network
+
+
+def _values(network: Network, names: tuple[str, ...]) -> dict[str, Tensor]:
+    known = dict(network.module.named_parameters())
+    return {name: known[name].detach() for name in names}
