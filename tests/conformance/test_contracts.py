@@ -23,6 +23,14 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
         {"pattern": "2:4", "score": "fisher", "score_images": 16},
     ],
     "quantize": [{"calibration_images": 16}],
+    "quantize_weights": [
+        {"bits": 3, "per": "channel", "economy": 0.01, "importance": "fisher", "score_images": 16},
+        {"bits": 2, "epochs": 1, "batch_size": 32},
+    ],
+    "share_weights": [
+        {"values": 8, "start": "kmeans++", "bias_values": 4},
+        {"values": 4, "economy": 0.01, "importance": "fisher", "epochs": 1, "batch_size": 32},
+    ],
 }
 SCRIPTED = ("null",)
 """Runtimes whose outputs are a script and not a network's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_without_regrowth_survivors_only_become_fewer(tmp_path: Path) -> None:
     watching = Watching(companion)
     run(tmp_path, (companion, watching))
     steps = [masks for _, masks in watching.masks]
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         assert not any((after[n] & ~before[n]).any() for n in NAMES)
 
 
@@ -99,7 +100,7 @@ def test_with_regrowth_some_come_back(tmp_path: Path) -> None:
     steps = [masks for _, masks in watching.masks]
     back = sum(
         int((after[n] & ~before[n]).sum())
-        for before, after in zip(steps, steps[1:], strict=False)
+        for before, after in pairwise(steps)
         for n in NAMES
     )
     assert back > 0

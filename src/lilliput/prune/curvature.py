@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lilliput.context import Context
 from lilliput.errors import LilliputError
 from lilliput.network import Network, flat_outputs
+from lilliput.prune.from_context import GRADIENT_BATCH, examples
 from lilliput.prune.importance import Batches, signed_outputs
 from lilliput.prune.trace import evaluating
 
@@ -51,3 +53,11 @@ def squared_gradients(
     if not seen:
         raise LilliputError("no batch to take gradients from", hint="give at least one batch")
     return {name: total / seen for name, total in sums.items()}
+
+
+def importance_of(
+    network: Network, context: Context, names: Collection[str], count: int
+) -> dict[str, Tensor]:
+    """`squared_gradients` on about `count` training examples of the run, a few at a time."""
+    batches = examples(network, context, count, GRADIENT_BATCH["output"])
+    return squared_gradients(network, batches, names, context.rng("importance", "signs"))

@@ -124,7 +124,7 @@ class _Burial:
                     weight.index_fill_(slot.dim, indices, 0)
 
     def constants(self) -> dict[str, Tensor]:
-        """For each layer's weight what it reads of every input: its value, NaN where that varies."""
+        """By weight, what its layer reads of every channel: the value, NaN where it varies."""
         seen: dict[str, list[Tensor]] = {}
         with _inputs_seen(self.modules, seen), torch.no_grad():
             for seed in (1, 2):

@@ -16,9 +16,9 @@ from lilliput.distill.loop import Schedule
 from lilliput.distill.sparsening import Choose, Sparsening
 from lilliput.distill.teaching import Lesson, check_teachable, taught
 from lilliput.network import Network
-from lilliput.prune.curvature import squared_gradients
+from lilliput.prune.curvature import importance_of
 from lilliput.prune.dead import without_dead
-from lilliput.prune.from_context import GRADIENT_BATCH, examples, repairer
+from lilliput.prune.from_context import repairer
 from lilliput.prune.weights import (
     Plan,
     Score,
@@ -161,8 +161,7 @@ class PruneWeights(Step):
     ) -> dict[str, Tensor] | None:
         if self.score != "fisher":
             return None
-        batches = examples(network, context, self.score_images, GRADIENT_BATCH["output"])
-        return squared_gradients(network, batches, names, context.rng("prune weights", "signs"))
+        return importance_of(network, context, names, self.score_images)
 
     def _gradually(
         self, network: Network, names: tuple[str, ...], choose: Choose, context: Context, key: str
