@@ -99,9 +99,7 @@ def test_with_regrowth_some_come_back(tmp_path: Path) -> None:
     run(tmp_path, (companion, watching))
     steps = [masks for _, masks in watching.masks]
     back = sum(
-        int((after[n] & ~before[n]).sum())
-        for before, after in pairwise(steps)
-        for n in NAMES
+        int((after[n] & ~before[n]).sum()) for before, after in pairwise(steps) for n in NAMES
     )
     assert back > 0
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -161,6 +161,7 @@ def test_without_a_bias_to_take_it_the_unit_stays() -> None:
     assert without_dead(before) is before
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.floats(0.3, 0.97))
 def test_random_zeros_anywhere(seed: int, sparsity: float) -> None:
     generator = torch.Generator().manual_seed(seed)

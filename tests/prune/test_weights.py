@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ def kept(masks: Mapping[str, Tensor]) -> list[int]:
     return [int(mask.sum()) for mask in masks.values()]
 
 
+@settings(max_examples=30)
 @given(
     st.lists(st.integers(1, 300), min_size=1, max_size=5),
     st.floats(0.01, 1.0),
@@ -99,6 +100,7 @@ def test_squared_gradients_of_a_linear_map_are_the_squared_inputs() -> None:
     assert torch.allclose(found["weight"], x.square().expand(2, 3))
 
 
+@settings(max_examples=30)
 @given(
     st.integers(1, 4),
     st.integers(1, 13),

@@ -195,7 +195,7 @@ def economize(
     history: list[float] = []
     for _ in range(ROUNDS):
         counts = np.bincount(codes, minlength=len(levels)) + others
-        tolls = price * level_bits(counts)
+        tolls = np.where(counts > 0, price, np.inf) * level_bits(counts)
         error = float(weights @ np.square(flat - levels[codes]))
         paid = counts > 0
         history.append(error + float(counts[paid] @ tolls[paid]))

@@ -15,7 +15,7 @@ from lilliput.prune.codebooks import Codebook, economize
 
 Array = NDArray[np.floating]
 
-FRACTIONS = np.geomspace(0.02, 1.2, 60)
+FRACTIONS = (1.0, *np.geomspace(0.02, 1.2, 60))
 """Steps that are tried first, as shares of the step at which no weight is clipped."""
 
 REFINEMENTS = 8
