@@ -166,7 +166,7 @@ def weights_of(values: Floats, importance: NDArray[np.floating] | None) -> Float
 
 def economize(
     values: NDArray[np.floating],
-    levels: NDArray[np.floating],
+    levels: Floats,
     price: float,
     *,
     importance: NDArray[np.floating] | None = None,
@@ -187,7 +187,6 @@ def economize(
         moving: (k,) whether a level moves to the mean of its members; all do, if not given.
     """
     flat = np.asarray(values, np.float64).ravel()
-    levels = np.asarray(levels, np.float64)
     weights = weights_of(flat, importance)
     others = np.zeros(len(levels), np.int64) if elsewhere is None else np.asarray(elsewhere)
     free = np.ones(len(levels), bool) if moving is None else moving

@@ -95,7 +95,7 @@ def economical_integers(
     open_ = scaled != 0
     if not open_.any():
         return np.zeros_like(scaled)
-    levels = np.arange(-limit, limit + 1)
+    levels = np.arange(-limit, limit + 1.0)
     elsewhere = np.where(levels == 0, np.count_nonzero(~open_), 0)
     book: Codebook = economize(
         scaled[open_],
