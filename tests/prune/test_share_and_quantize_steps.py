@@ -47,7 +47,17 @@ def applied(step: Any, network: Network, context: Context) -> Network:
 @pytest.fixture
 def sparse(context: Context) -> Network:
     step = PruneWeights(density=0.3, small=0, remove_dead=False, bn_images=0)
-    return applied(step, context.original.the_network(), context)
+    return applied(step, bell_shaped(), context)
+
+
+def bell_shaped() -> Network:
+    """Weights of a bell-shaped distribution, as training leaves them: fresh ones are uniform."""
+    network = tiny_network().copy()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in weights_of(network).values():
+            weight.normal_(std=0.2, generator=generator)
+    return network
 
 
 def levels(network: Network) -> dict[str, int]:
@@ -154,10 +164,7 @@ def _on_a_grid(row: torch.Tensor, limit: int) -> bool:
 
 
 def test_economy_of_bits_makes_more_zeros(context: Context) -> None:
-    network = tiny_network().copy()
-    with torch.no_grad():
-        for weight in weights_of(network).values():
-            weight.normal_()
+    network = bell_shaped()
     plain, frugal = (
         applied(QuantizeWeights(bits=4, economy=e, bn_images=0), network, context)
         for e in (0.0, 0.05)
