@@ -172,7 +172,7 @@ def _together(scored: Tensors, plan: Plan, density: float) -> dict[str, Tensor]:
         ranked.append(flat)
     total = sum(len(flat) for flat in ranked)
     kept = top(torch.cat(ranked), max(round(density * total), sum(floors.values())))
-    pieces = kept.split([len(flat) for flat in ranked])
+    pieces = torch.split(kept, [len(flat) for flat in ranked])
     return {n: part.reshape(v.shape) for (n, v), part in zip(scored.items(), pieces, strict=True)}
 
 

@@ -157,7 +157,10 @@ class QuantizeWeights(Step):
             made = torch.from_numpy(whole.astype(np.float32)) * grid.steps[:, None]
             with torch.no_grad():
                 known[name].copy_(made.reshape(known[name].shape))
-            facts[name] = {"kept": int(np.count_nonzero(whole)), "bits": entropy(whole.ravel())}
+            facts[name] = {
+                "kept": int(np.count_nonzero(whole)),
+                "bits": entropy(whole.ravel().astype(np.int64)),
+            }
         context.journal.note("weights quantized", layers=facts)
         return network
 

@@ -135,7 +135,7 @@ class ShareWeights(Step):
         name: str,
     ) -> Floats:
         """(n,) what the weights that are not zero become."""
-        flat = weight.detach().cpu().double().numpy().ravel()
+        flat: Floats = weight.detach().cpu().double().numpy().ravel()
         there = flat != 0
         if not there.any():
             return flat[there]
