@@ -186,7 +186,7 @@ error: 11 mistakes
   → did you mean 'max_drop' or 'max_params' or 'max_macs'?
   7. recipe.yaml:6: seed: 'abc' must be a whole number
   8. recipe.yaml:8: stages[0].prune_chanels: there is no such stage
-  → did you mean 'prune_channels' or 'prune_blocks'?
+  → did you mean 'prune_channels' or 'prune_blocks' or 'prune_weights'?
   9. recipe.yaml:9: stages[1].distill.epochs: -3 must be at least 0
   10. recipe.yaml:9: stages[1].distill.lr: there is no such key
   → known: {settings}

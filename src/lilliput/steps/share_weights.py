@@ -138,7 +138,7 @@ class ShareWeights(Step):
         flat: Floats = weight.detach().cpu().double().numpy().ravel()
         there = flat != 0
         if not there.any():
-            return flat[there]
+            return np.zeros(0)
         factors = None if importance is None else importance.double().numpy().ravel()[there]
         book = kmeans(
             flat[there],
