@@ -12,6 +12,10 @@ from lilliput.testing import RuntimeContract, StepContract, TaskContract
 
 SETTINGS: dict[str, list[dict[str, object]]] = {
     "distill": [{"epochs": 1, "batch_size": 32}, {"epochs": 1, "batch_size": 16, "imitation": 1}],
+    "distill_adversarial": [
+        {"epochs": 1, "batch_size": 32, "warmup": 0, "rise": 0},
+        {"epochs": 1, "batch_size": 16, "game": "mmd", "imitation": 0},
+    ],
     "export": [{}, {"opset": 17}],
     "finetune": [{"epochs": 1, "batch_size": 32}, {"epochs": 0}],
     "pack": [{}],

@@ -89,7 +89,28 @@ def test_taps_record_and_let_go() -> None:
     assert not any(part._forward_hooks for part in module.modules())
 
 
+def test_a_tap_may_be_what_goes_into_a_layer() -> None:
+    module = tiny_network().module
+    with Taps(module, ("classify.input", "block2", "classify")) as tapped:
+        scores = module(torch.randn(2, 3, 8, 8))
+    pooled = tapped.features["block2"].mean((2, 3))
+    assert torch.equal(tapped.features["classify.input"], pooled)
+    assert torch.equal(tapped.features["classify"], scores)
+    assert not any(part._forward_pre_hooks for part in module.modules())
+
+
+def test_a_layer_called_input_is_itself() -> None:
+    module = torch.nn.Sequential()
+    module.add_module("input", torch.nn.ReLU())
+    wrapped = torch.nn.ModuleDict({"a": module})
+    with Taps(wrapped, ("a.input",)) as tapped:
+        module(torch.tensor([-1.0]))
+    assert float(tapped.features["a.input"]) == 0.0
+
+
 def test_an_unknown_tap_gets_the_nearest_name() -> None:
     with pytest.raises(LilliputError, match="no layer 'blok1'") as error:
         Taps(tiny_network().module, ("blok1",))
     assert "block1" in str(error.value)
+    with pytest.raises(LilliputError, match="no layer 'clasify' to take"):
+        Taps(tiny_network().module, ("clasify.input",))

@@ -38,6 +38,9 @@ class Companion:
     def stepped(self, share: float) -> None:
         """The optimiser has changed the weights."""
 
+    def epoch_over(self) -> None:
+        """The last step of an epoch is done; `state` and `facts` are asked for after this."""
+
     def end(self) -> None:
         """The student is finished: what `begin` put in is taken out."""
 

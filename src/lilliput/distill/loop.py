@@ -163,6 +163,8 @@ class _Job:
         if self.teacher is not None:
             _in_format(self.teacher.to(self.fabric.device), _memory_format(student))
         self.taps = tuple(dict.fromkeys(tap for term in terms for tap in term.taps))
+        theirs = (tap for term in terms for tap in getattr(term, "teacher_taps", term.taps))
+        self.teacher_taps = tuple(dict.fromkeys(theirs))
         self.answers = self._answers()
 
     def _answers(self) -> Answers | None:
@@ -194,6 +196,8 @@ class _Job:
                 "the training split is smaller than one batch",
                 hint="lower `batch_size` or give more training examples",
             )
+        for companion in self.companions:
+            companion.epoch_over()
         return total / seen
 
     def _advance(self, share: float) -> None:
@@ -247,7 +251,7 @@ class _Job:
     def _teach(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, dict[str, Tensor]]:
         if self.teacher is None:
             return None, {}
-        with torch.no_grad(), Taps(self.teacher, self.taps) as tapped:
+        with torch.no_grad(), Taps(self.teacher, self.teacher_taps) as tapped:
             output = flat_outputs(self.teacher(*inputs))[0]
         return output, tapped.features
 

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from lilliput.errors import LilliputError, nearest
 from lilliput.tasks.base import Task
 
+INPUT = ".input"
+"""After a layer's path: the features that go into it, where the path alone is what comes out."""
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -31,7 +34,10 @@ class Observed:
 
 
 class LossTerm(Protocol):
-    """One summand. `weight` scales it; `taps` are the modules whose outputs it wants to see."""
+    """One summand. `weight` scales it; `taps` are the features it wants to see, as in `Taps`.
+
+    A term whose teacher calls its layers otherwise has `teacher_taps` beside them.
+    """
 
     @property
     def weight(self) -> float: ...
@@ -106,23 +112,37 @@ class Hints(nn.Module):
 
 
 class Taps:
-    """Records the outputs of named modules during a forward pass; a context manager."""
+    """Records features of named modules during a forward pass; a context manager.
+
+    "fc" is the output of the module at that path, "fc.input" its first input.
+    """
 
     def __init__(self, module: nn.Module, paths: tuple[str, ...]) -> None:
         known = dict(module.named_modules())
-        unknown = [path for path in paths if path not in known]
-        if unknown:
-            raise LilliputError(
-                f"no layer {unknown[0]!r} to take features from", hint=nearest(unknown[0], known)
-            )
-        self._modules = {path: known[path] for path in paths}
+        self._modules: dict[str, tuple[nn.Module, bool]] = {}
+        for path in paths:
+            bare = path.removesuffix(INPUT)
+            if path not in known and bare not in known:
+                raise LilliputError(
+                    f"no layer {bare!r} to take features from", hint=nearest(bare, known)
+                )
+            self._modules[path] = (known.get(path) or known[bare], path not in known)
         self.features: dict[str, Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> Taps:
-        for path, module in self._modules.items():
-            self._handles.append(module.register_forward_hook(self._keep(path)))
+        for path, (module, before) in self._modules.items():
+            if before:
+                self._handles.append(module.register_forward_pre_hook(self._keep_input(path)))
+            else:
+                self._handles.append(module.register_forward_hook(self._keep(path)))
         return self
+
+    def _keep_input(self, path: str):  # type: ignore[no-untyped-def]  # torch's own hook signature
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self.features[path] = inputs[0].float()
+
+        return hook
 
     def _keep(self, path: str):  # type: ignore[no-untyped-def]  # torch's own hook signature
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:

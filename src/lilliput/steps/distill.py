@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import torch
 from pydantic import Field
 
 from lilliput.candidate import Candidate
 from lilliput.context import Context
+from lilliput.distill.features import feature_channels
 from lilliput.distill.loop import Schedule, train
-from lilliput.distill.losses import Hints, Imitation, LossTerm, Taps, Truth
+from lilliput.distill.losses import Hints, LossTerm
 from lilliput.distill.sources import Examples
-from lilliput.errors import Refused
 from lilliput.network import Network
 from lilliput.steps.base import STAGES, Kind, Step
+from lilliput.steps.teaching import (
+    BatchSize,
+    Epochs,
+    ImitationShare,
+    LearningRate,
+    Optimizer,
+    TeacherFile,
+    TeacherWeights,
+    Temperature,
+    WeightDecay,
+    require_teacher,
+    scored_terms,
+    the_teacher,
+)
 
 
 @STAGES.register("distill")
@@ -31,32 +43,29 @@ class Distill(Step):
     gives: ClassVar[Kind] = "network"
     source: ClassVar[str] = "Hinton et al., arXiv 1503.02531, section 2; Romero et al., ICLR 2015"
 
-    epochs: int = Field(10, ge=0, description="passes over the training split")
-    learning_rate: float = Field(0.02, gt=0, description="peak of the cosine")
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="Nesterov SGD, or AdamW")
-    batch_size: int = Field(128, ge=1, description="examples a step")
-    weight_decay: float = Field(5e-4, ge=0, description="not applied to biases and norms")
-    temperature: float = Field(4.0, gt=0, description="softens the teacher's class scores")
-    imitation: float = Field(0.9, ge=0, le=1, description="share of the loss that is the teacher's")
+    epochs: Epochs = 10
+    learning_rate: LearningRate = 0.02
+    optimizer: Optimizer = "sgd"
+    batch_size: BatchSize = 128
+    weight_decay: WeightDecay = 5e-4
+    temperature: Temperature = 4.0
+    imitation: ImitationShare = 0.9
     views: int = Field(
         4, ge=0, description="augmented epochs before they repeat, answers known; 0: never repeat"
     )
     hints: tuple[str, ...] = Field((), description="layers whose outputs should match too")
     hint_weight: float = Field(1.0, ge=0, description="weight of the hints")
-    teacher: str | None = Field(None, description="another teacher, as file.py:function")
-    teacher_weights: Path | None = Field(None, description="weights file of that teacher")
+    teacher: TeacherFile = None
+    teacher_weights: TeacherWeights = None
 
     def requires(self, candidate: Candidate, context: Context) -> None:
         self.check_kind(candidate)
-        if self.teacher is None and context.original.network is None:
-            raise Refused(
-                "distill has no teacher: the original is a file, not a torch network",
-                hint="name one: `teacher: file.py:function` with `teacher_weights`",
-            )
+        require_teacher(self.name, self.teacher, context)
         context.data.split("train")
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
-        network, teacher = candidate.the_network(), self.the_teacher(context)
+        network = candidate.the_network()
+        teacher = the_teacher(self.teacher, self.teacher_weights, context)
         source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
         schedule = Schedule(
             self.epochs,
@@ -76,27 +85,11 @@ class Distill(Step):
         )
         return Candidate(id=candidate.id, network=trained)
 
-    def the_teacher(self, context: Context) -> Network:
-        """The original network, or the one that the settings name."""
-        if self.teacher is None:
-            return context.original.the_network()
-        from lilliput.models.source import load_network
-
-        inputs = context.original.network.inputs if context.original.network is not None else None
-        return load_network(
-            self.teacher, weights=self.teacher_weights, inputs=inputs, data=context.data
-        )
-
     def terms(
         self, network: Network, teacher: Network, context: Context, *, labelled: bool
     ) -> list[LossTerm]:
         """The loss terms that these settings ask for."""
-        terms: list[LossTerm] = []
-        if labelled and self.imitation < 1:
-            terms.append(Truth(context.task, weight=1 - self.imitation))
-        weight = self.imitation if labelled else 1.0
-        if weight > 0:
-            terms.append(Imitation(context.task, weight, self.temperature))
+        terms = scored_terms(context.task, self.imitation, self.temperature, labelled=labelled)
         if self.hints and self.hint_weight > 0:
             channels = {
                 tap: (ours, theirs)
@@ -110,10 +103,3 @@ class Distill(Step):
             seed = context.derived_seed("hints")
             terms.append(Hints(channels, weight=self.hint_weight, seed=seed))
         return terms
-
-
-def feature_channels(network: Network, taps: tuple[str, ...]) -> list[int]:
-    """Number of channels (dimension 1) of each named layer's output."""
-    with torch.no_grad(), Taps(network.module, taps) as tapped:
-        network.module(*network.example(2))
-    return [tapped.features[tap].shape[1] for tap in taps]

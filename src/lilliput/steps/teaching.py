@@ -1,0 +1,58 @@
+"""What the steps with a teacher have in common: settings, the teacher itself, losses on scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lilliput.context import Context
+from lilliput.distill.losses import Imitation, LossTerm, Truth
+from lilliput.errors import Refused
+from lilliput.network import Network
+from lilliput.tasks.base import Task
+
+Epochs = Annotated[int, Field(ge=0, description="passes over the training split")]
+LearningRate = Annotated[float, Field(gt=0, description="peak of the cosine")]
+Optimizer = Annotated[Literal["sgd", "adam"], Field(description="Nesterov SGD, or AdamW")]
+BatchSize = Annotated[int, Field(ge=1, description="examples a step")]
+WeightDecay = Annotated[float, Field(ge=0, description="not applied to biases and norms")]
+Temperature = Annotated[float, Field(gt=0, description="softens the teacher's class scores")]
+ImitationShare = Annotated[
+    float, Field(ge=0, le=1, description="share of the loss that is the teacher's")
+]
+TeacherFile = Annotated[str | None, Field(description="another teacher, as file.py:function")]
+TeacherWeights = Annotated[Path | None, Field(description="weights file of that teacher")]
+
+
+def require_teacher(step: str, teacher: str | None, context: Context) -> None:
+    """Raise `Refused` where there is no network to learn from."""
+    if teacher is None and context.original.network is None:
+        raise Refused(
+            f"{step} has no teacher: the original is a file, not a torch network",
+            hint="name one: `teacher: file.py:function` with `teacher_weights`",
+        )
+
+
+def the_teacher(teacher: str | None, weights: Path | None, context: Context) -> Network:
+    """The original network, or the one that the settings name."""
+    if teacher is None:
+        return context.original.the_network()
+    from lilliput.models.source import load_network
+
+    inputs = context.original.network.inputs if context.original.network is not None else None
+    return load_network(teacher, weights=weights, inputs=inputs, data=context.data)
+
+
+def scored_terms(
+    task: Task, imitation: float, temperature: float, *, labelled: bool
+) -> list[LossTerm]:
+    """The task's loss and the imitation of the teacher's scores; the latter alone unlabelled."""
+    terms: list[LossTerm] = []
+    if labelled and imitation < 1:
+        terms.append(Truth(task, weight=1 - imitation))
+    weight = imitation if labelled else 1.0
+    if weight > 0:
+        terms.append(Imitation(task, weight, temperature))
+    return terms
