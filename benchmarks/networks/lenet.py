@@ -33,3 +33,19 @@ def lenet5() -> nn.Module:
         nn.ReLU(),
         nn.Linear(500, 10),
     )
+
+
+def lenet5_thin() -> nn.Module:
+    """LeNet-5 at 10-20-72-10: 29,122 parameters."""
+    return nn.Sequential(
+        nn.Conv2d(1, 10, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(10, 20, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(320, 72),
+        nn.ReLU(),
+        nn.Linear(72, 10),
+    )

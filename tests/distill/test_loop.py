@@ -109,8 +109,7 @@ class Killing(SilentProgress):
 def test_killed_in_the_middle_it_ends_with_the_same_weights(
     tmp_path: Path, optimizer: str, hints: list[dict[str, tuple[int, int]]]
 ) -> None:
-    # users-ask 30: shuffles, optimiser, adapters, statistics of norms, and, where there are no
-    # hints, remembered answers
+    # users-ask 30: shuffles, optimiser, adapters, statistics of norms, remembered answers
     schedule = replace(SCHEDULE, optimizer=optimizer, views=2)
 
     def run(folder: Path, at: int = -1) -> Network:
@@ -215,13 +214,14 @@ def test_a_teacher_is_asked_about_each_view_once(
     assert len(calls) == asked * examples.steps() + probes
 
 
+@pytest.mark.parametrize("hints", [[], [{"classify.input": (8, 8)}]])
 def test_answers_from_memory_teach_the_same_as_the_teacher(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hints: list[dict[str, tuple[int, int]]]
 ) -> None:
     def trained() -> torch.Tensor:
         context = tiny_context(tmp_path)
         schedule = replace(SCHEDULE, epochs=4, views=2)
-        terms = [Imitation(context.task)]
+        terms = [Imitation(context.task), *(Hints(channels, weight=0.1) for channels in hints)]
         teacher = tiny_network(seed=3)
         return weights(
             train(
@@ -237,3 +237,6 @@ def test_answers_from_memory_teach_the_same_as_the_teacher(
 def test_answers_that_need_too_much_memory_are_not_kept() -> None:
     assert affordable(torch.zeros(128, 10), batches=390, views=4)
     assert not affordable(torch.zeros(16, 3, 256, 256), batches=91, views=4)
+    pooled, maps = torch.zeros(128, 64), torch.zeros(128, 64, 8, 8)
+    assert affordable(torch.zeros(128, 10), pooled, batches=390, views=4)
+    assert not affordable(torch.zeros(128, 10), maps, batches=390, views=4)

@@ -12,8 +12,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+Answer = tuple[Tensor | None, dict[str, Tensor]]
+"""A teacher's output and its features by tap; nothing where there is no teacher."""
+
 MOST_BYTES = 1_000_000_000
-"""Answers that need more memory are asked for anew: class scores always fit, small pictures do."""
+"""Answers that need more memory are asked for anew: class scores and pooled features fit, and
+small pictures do."""
 
 
 @dataclass
@@ -26,9 +30,9 @@ class Answers:
     """
 
     views: int
-    kept: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
+    kept: dict[tuple[int, int], Answer] = field(default_factory=dict)
 
-    def of(self, batch: tuple[int, int], ask: Callable[[], Tensor | None]) -> Tensor | None:
+    def of(self, batch: tuple[int, int], ask: Callable[[], Answer]) -> Answer:
         """The answer to this batch, (view, number within it): from memory if it was seen."""
         if batch not in self.kept:
             self.kept[batch] = ask()
@@ -39,6 +43,6 @@ class Answers:
         return epoch % self.views
 
 
-def affordable(answer: Tensor, batches: int, views: int) -> bool:
+def affordable(*answer: Tensor, batches: int, views: int) -> bool:
     """Whether the answers to so many batches like this one may stay in memory."""
-    return answer.nbytes * batches * views <= MOST_BYTES
+    return sum(part.nbytes for part in answer) * batches * views <= MOST_BYTES

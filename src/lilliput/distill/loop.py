@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lilliput.atomic import write_atomically
 from lilliput.context import Context, Precision
-from lilliput.distill.answers import Answers, affordable
+from lilliput.distill.answers import Answer, Answers, affordable
 from lilliput.distill.companions import Companion, keepers
 from lilliput.distill.losses import LossTerm, Observed, Taps
 from lilliput.distill.sources import Source
@@ -170,12 +170,13 @@ class _Job:
     def _answers(self) -> Answers | None:
         """A memory for the teacher's answers, where views come again and all of them fit."""
         views = self.schedule.views
-        if self.teacher is None or self.taps or not 0 < views < self.schedule.epochs:
+        if self.teacher is None or not 0 < views < self.schedule.epochs:
             return None
         for inputs, _ in self.source.epoch(self.context.rng("size of an answer")):
-            answer, _ = self._teach(tuple(x.to(self.fabric.device) for x in inputs))
+            answer, features = self._teach(tuple(x.to(self.fabric.device) for x in inputs))
             assert answer is not None
-            return Answers(views) if affordable(answer, self.source.steps(), views) else None
+            batches, parts = self.source.steps(), (answer, *features.values())
+            return Answers(views) if affordable(*parts, batches=batches, views=views) else None
         return None
 
     def run_epoch(self, epoch: int, *, label: str) -> float:
@@ -241,14 +242,12 @@ class _Job:
             companion.observed(seen, self.share)
         return torch.stack([term.weight * term(seen) for term in self.terms]).sum()
 
-    def _taught(
-        self, inputs: tuple[Tensor, ...], batch: tuple[int, int]
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def _taught(self, inputs: tuple[Tensor, ...], batch: tuple[int, int]) -> Answer:
         if self.answers is None:
             return self._teach(inputs)
-        return self.answers.of(batch, lambda: self._teach(inputs)[0]), {}
+        return self.answers.of(batch, lambda: self._teach(inputs))
 
-    def _teach(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def _teach(self, inputs: tuple[Tensor, ...]) -> Answer:
         if self.teacher is None:
             return None, {}
         with torch.no_grad(), Taps(self.teacher, self.teacher_taps) as tapped:

@@ -44,4 +44,5 @@ def teacher_seconds(teacher: Network, inputs: tuple[Tensor, ...], steps: int) ->
             began = time.perf_counter()
             answer = flat_outputs(teacher.module(*inputs))[0]
             seconds = time.perf_counter() - began
-    return seconds if affordable(answer, steps, Schedule.views) else 0.0
+    fits = affordable(answer, batches=steps, views=Schedule.views)
+    return seconds if fits else 0.0

@@ -23,6 +23,7 @@ from lilliput.steps.teaching import (
     TeacherFile,
     TeacherWeights,
     Temperature,
+    Views,
     WeightDecay,
     require_teacher,
     scored_terms,
@@ -50,9 +51,7 @@ class Distill(Step):
     weight_decay: WeightDecay = 5e-4
     temperature: Temperature = 4.0
     imitation: ImitationShare = 0.9
-    views: int = Field(
-        4, ge=0, description="augmented epochs before they repeat, answers known; 0: never repeat"
-    )
+    views: Views = 4
     hints: tuple[str, ...] = Field((), description="layers whose outputs should match too")
     hint_weight: float = Field(1.0, ge=0, description="weight of the hints")
     teacher: TeacherFile = None

@@ -33,6 +33,7 @@ from lilliput.steps.teaching import (
     TeacherFile,
     TeacherWeights,
     Temperature,
+    Views,
     WeightDecay,
     require_teacher,
     scored_terms,
@@ -64,6 +65,7 @@ class DistillAdversarial(Step):
     weight_decay: WeightDecay = 5e-4
     temperature: Temperature = 4.0
     imitation: ImitationShare = 0.9
+    views: Views = 4
     adversarial: float = Field(0.1, ge=0, description="weight of the game in the student's loss")
     game: Literal["nonsaturating", "minimax", "lsgan", "hinge", "mmd"] = Field(
         "nonsaturating", description="losses of the game; mmd: a fixed distance, and no game"
@@ -126,13 +128,12 @@ class DistillAdversarial(Step):
         return Candidate(id=candidate.id, network=trained)
 
     def schedule(self) -> Schedule:
-        """Every epoch is new: features are not remembered, and a rival learns old ones by heart."""
         return Schedule(
             self.epochs,
             self.learning_rate,
             self.optimizer,
             weight_decay=self.weight_decay,
-            views=0,
+            views=self.views,
         )
 
     def parts(

@@ -22,6 +22,10 @@ Temperature = Annotated[float, Field(gt=0, description="softens the teacher's cl
 ImitationShare = Annotated[
     float, Field(ge=0, le=1, description="share of the loss that is the teacher's")
 ]
+Views = Annotated[
+    int,
+    Field(ge=0, description="augmented epochs before they repeat, answers known; 0: never repeat"),
+]
 TeacherFile = Annotated[str | None, Field(description="another teacher, as file.py:function")]
 TeacherWeights = Annotated[Path | None, Field(description="weights file of that teacher")]
 
