@@ -105,7 +105,8 @@ def run(options: Options) -> Claim:
 def verify(options: Options) -> Claim:
     """Score the committed files again."""
     stems = [Job("mnist", BOTH, seed).stem for seed in options.seeds]
-    errors = [error_of(Artifact.of(options.committed(stem)), mnist()) for stem in stems]
+    context = mnist(lenet(options, "lenet5"))
+    errors = [error_of(Artifact.of(options.committed(stem)), context) for stem in stems]
     return Claim(
         says="the committed files, scored again",
         rows=(spread(f"MNIST, {BOTH}", errors, MNIST_GOAL),),
@@ -168,9 +169,8 @@ def prepared(options: Options, job: Job) -> Context:
     if job.data == "cifar":
         context = context_for(options, "resnet20", folder, seed=job.seed, threads=1)
     else:
-        teacher = Candidate("original", network=mnist_teacher(options))
         context = replace(
-            mnist(), original=teacher, folder=folder, checkpoints=folder, seed=job.seed
+            mnist(mnist_teacher(options)), folder=folder, checkpoints=folder, seed=job.seed
         )
     return small(context) if options.smoke else replace(context, progress=Log(options))
 
@@ -180,8 +180,8 @@ def small(context: Context) -> Context:
     return replace(context, data=replace(context.data, train=context.data.train.head(512)))
 
 
-def mnist() -> Context:
-    """All of MNIST's training pictures, moved by up to three pixels; no teacher yet."""
+def mnist(original: Network) -> Context:
+    """All of MNIST's training pictures, moved by up to three pixels."""
     task = task_of("classification")
     data = load_data("mnist", task=task)
     train_split = data.train.joined(data.validation)
@@ -189,7 +189,7 @@ def mnist() -> Context:
         data=replace(data, train=train_split, augment=("shift",)),
         task=task,
         target=Target(),
-        original=Candidate("original"),
+        original=Candidate("original", network=original),
         folder=Path(),
     )
 
@@ -208,12 +208,13 @@ def mnist_teacher(options: Options) -> Network:
     path = options.work / "teacher.safetensors"
     if not path.is_file():
         torch.manual_seed(0)
-        context = replace(mnist(), checkpoints=options.work, progress=Log(options))
+        untrained = lenet(options, "lenet5")
+        context = replace(mnist(untrained), checkpoints=options.work, progress=Log(options))
         step = Finetune(
             epochs=SMOKE_EPOCHS if options.smoke else TEACHER_EPOCHS, learning_rate=RATES["mnist"]
         )
         context = small(context) if options.smoke else context
-        made = step.apply(Candidate("teacher", network=lenet(options, "lenet5")), context)
+        made = step.apply(Candidate("teacher", network=untrained), context)
         save_network(made.the_network(), path)
     return lenet(options, "lenet5", path)
 

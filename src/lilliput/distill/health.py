@@ -37,7 +37,7 @@ class Health:
             "rival_right_on_fake": (of_fake <= self.game.border).float().mean(),
             "rival_logit_of_real": of_real.mean(),
             "rival_logit_of_fake": of_fake.mean(),
-            "rival_norm_ratio": fake.norm(dim=1).mean() / real.norm(dim=1).mean().clamp_min(1e-9),
+            "rival_norm_ratio": mean_norm(fake) / mean_norm(real).clamp_min(1e-9),
             "rival_edge": self.game.blind - loss,
         }
         for name, figure in figures.items():
@@ -73,3 +73,9 @@ class Health:
             return False
         self.sure = 0
         return True
+
+
+def mean_norm(features: Tensor) -> Tensor:
+    """Mean over the batch of the Euclidean norm of (B, width) features."""
+    norms: Tensor = torch.linalg.vector_norm(features, dim=1)
+    return norms.mean()

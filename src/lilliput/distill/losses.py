@@ -126,7 +126,7 @@ class Taps:
                 raise LilliputError(
                     f"no layer {bare!r} to take features from", hint=nearest(bare, known)
                 )
-            self._modules[path] = (known.get(path) or known[bare], path not in known)
+            self._modules[path] = (known[path if path in known else bare], path not in known)
         self.features: dict[str, Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 
 from lilliput.candidate import Candidate
@@ -22,7 +23,7 @@ from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import INPUT, LossTerm
 from lilliput.distill.sources import Examples
 from lilliput.errors import Refused
-from lilliput.network import Network
+from lilliput.network import Network, flat_outputs
 from lilliput.steps.base import STAGES, Kind, Step
 from lilliput.steps.teaching import (
     BatchSize,
@@ -109,10 +110,10 @@ class DistillAdversarial(Step):
                 f"game: mmd has no discriminator that condition: {self.condition} could inform",
                 hint="leave `condition` out, or choose another `game`",
             )
-        self.taps(candidate.the_network(), the_teacher_of(self, context))
+        self.taps(candidate.the_network(), self.chosen_teacher(context))
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
-        network, teacher = candidate.the_network(), the_teacher_of(self, context)
+        network, teacher = candidate.the_network(), self.chosen_teacher(context)
         source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
         terms, companions = self.parts(network, teacher, context, labelled=source.labelled)
         trained = train(
@@ -126,6 +127,10 @@ class DistillAdversarial(Step):
             companions=companions,
         )
         return Candidate(id=candidate.id, network=trained)
+
+    def chosen_teacher(self, context: Context) -> Network:
+        """The original network, or the one that the settings name."""
+        return the_teacher(self.teacher, self.teacher_weights, context)
 
     def schedule(self) -> Schedule:
         return Schedule(
@@ -152,11 +157,9 @@ class DistillAdversarial(Step):
         self, teacher: Network, taps: tuple[str, str], adapter: Adapter, context: Context
     ) -> Rival:
         """A new discriminator for features of the teacher's width."""
-        told = self.condition != "none"
-        scores = teacher.module(*teacher.example(2)).shape[1] if told else 0
         discriminator = Discriminator(
             pooled(example_features(teacher, taps[1])).shape[1],
-            scores,
+            0 if self.condition == "none" else classes_of(teacher),
             hidden=self.hidden,
             spectral=self.spectral,
             dropout=self.dropout,
@@ -178,8 +181,10 @@ class DistillAdversarial(Step):
         return ours, theirs
 
 
-def the_teacher_of(step: DistillAdversarial, context: Context) -> Network:
-    return the_teacher(step.teacher, step.teacher_weights, context)
+def classes_of(network: Network) -> int:
+    """How many scores a classifier gives for each example."""
+    with torch.no_grad():
+        return flat_outputs(network.module(*network.example(2)))[0].shape[1]
 
 
 def adapter_between(
