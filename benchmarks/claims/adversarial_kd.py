@@ -186,7 +186,7 @@ def mnist(original: Network) -> Context:
     data = load_data("mnist", task=task)
     train_split = data.train.joined(data.validation)
     return Context(
-        data=replace(data, train=train_split, augment=("shift",)),
+        data=replace(data, train=train_split),
         task=task,
         target=Target(),
         original=Candidate("original", network=original),
