@@ -46,7 +46,7 @@ from lilliput.tasks import task_of
 
 MNIST_GOAL = "<= 0.65"
 MNIST_SPEC = TensorSpec(name="input", shape=(None, 1, 28, 28))
-MNIST_PREPROCESSING = Preprocessing(mean=(0.1307,), std=(0.3081,))
+MNIST_PREPROCESSING = Preprocessing(channels=1, mean=(0.1307,), std=(0.3081,))
 TEACHER_EPOCHS, MNIST_EPOCHS, CIFAR_EPOCHS, SMOKE_EPOCHS = 30, 40, 16, 1
 RATES = {"mnist": 0.05, "cifar": 0.1}
 
