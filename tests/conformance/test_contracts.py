@@ -19,6 +19,10 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "export": [{}, {"opset": 17}],
     "finetune": [{"epochs": 1, "batch_size": 32}, {"epochs": 0}],
     "pack": [{}],
+    "pack_dct": [
+        {"epochs": 1, "batch_size": 32, "rounds": 2},
+        {"epochs": 0, "centres": 3, "tables": "layer"},
+    ],
     "prune_blocks": [{"count": 1}, {"remove": ["block1"]}],
     "prune_channels": [{"ratio": 0.25, "multiple_of": 1}, {"keep_macs": 0.6, "multiple_of": 1}],
     "prune_weights": [

@@ -1,0 +1,65 @@
+"""The multiplications that a convolution needs in space and in the frequency domain.
+
+A count, not a time: sparse sums are not faster in a dense runtime. What is really faster is the
+running form of `lilliput.frequency.running`, whose time is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from lilliput.noun import Noun
+
+Transform = Literal["none", "naive", "separable"]
+
+
+class LayerWork(Noun):
+    """One convolution, per position of its output.
+
+    `height`, `width` are the kernel's sides; `residuals` and `centres` how many coefficients are
+    not zero, of all kernels and of all centres; `positions` how many outputs a channel has.
+    A centre's response is computed once for each input channel; adding it costs no product.
+    """
+
+    name: str = ""
+    outputs: int
+    inputs: int
+    height: int
+    width: int
+    positions: int = 1
+    residuals: int
+    centres: int = 0
+    transform: Transform = "separable"
+
+    @property
+    def spatial(self) -> int:
+        """d² Cin Cout, for all positions."""
+        return self.positions * self.inputs * self.outputs * self.height * self.width
+
+    @property
+    def frequency(self) -> int:
+        """Cin (transform + centres) + residuals, for all positions."""
+        each = self.inputs * (transform_cost(self.height, self.width, self.transform) + self.centres)
+        return self.positions * (each + self.residuals)
+
+
+def transform_cost(height: int, width: int, transform: Transform = "separable") -> int:
+    """Multiplications of the responses of all bases at one position of one input channel.
+
+    "naive" is d⁴, "separable" two passes of d³; "none" for the pixels themselves.
+    """
+    if transform == "none" or height * width == 1:
+        return 0
+    if transform == "naive":
+        return (height * width) ** 2
+    return height * width * (height + width)
+
+
+def times_fewer(layers: Iterable[LayerWork]) -> float:
+    """Products of the spatial layers over those of the frequency domain, a sum over all layers.
+
+    Source: CNNpack's speed-up as we read it (specification, section 2.9).
+    """
+    found = list(layers)
+    return sum(layer.spatial for layer in found) / max(sum(layer.frequency for layer in found), 1)
