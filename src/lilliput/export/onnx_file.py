@@ -15,6 +15,7 @@ from torch import nn
 from lilliput.artifact import Artifact, ArtifactMetadata
 from lilliput.data.dataset import Array
 from lilliput.errors import LilliputError, Refused, VerificationFailed
+from lilliput.export.expanding import unfold
 from lilliput.export.naming import set_names
 from lilliput.export.trace import (
     DYNAMO_OPSET,
@@ -169,6 +170,7 @@ def _tidy(
     tidy(graph, shared=shared)
     modules = [path for path, _ in module.named_modules()]
     set_names(graph, state, modules, WRAPPER)
+    unfold(graph, module)
     tidied = graph.model()
     tidied.graph.name = network.name
     tidied.producer_name = "lilliput"
