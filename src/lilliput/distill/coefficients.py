@@ -42,7 +42,7 @@ class Coefficients(Companion):
 
     def end(self) -> None:
         for path, layer, form in self.layers:
-            held: nn.Parameter = layer.parametrizations["weight"].original  # type: ignore[index, union-attr, assignment]
+            held: nn.Parameter = layer.parametrizations["weight"].original  # type: ignore[index, union-attr]
             self.trained[path] = held.detach().cpu() / form.unit.cpu() * (form.residuals.cpu() != 0)
             form.residuals = rounded(held.detach() / form.unit, form.residuals != 0).to(torch.int8)
             with torch.no_grad():

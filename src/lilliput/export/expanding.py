@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 from torch import nn
 
 from lilliput.data.dataset import Array
@@ -67,7 +68,7 @@ class _Fit:
 
 def _fit(stored: Array, form: PackedForm) -> _Fit | None:
     _, outputs, inputs = form.residuals.shape
-    plain = form.expanded(_torch_shape(outputs, inputs, form)).numpy().reshape(outputs, -1)
+    plain = form.expanded(torch.Size((outputs, inputs, *form.sides))).numpy().reshape(outputs, -1)
     for across in (False, True):
         seen = stored.T if across else stored
         if seen.size != plain.size or seen.shape[0] != outputs or (across and stored.ndim != 2):
@@ -82,24 +83,18 @@ def _fit(stored: Array, form: PackedForm) -> _Fit | None:
     return None
 
 
-def _torch_shape(outputs: int, inputs: int, form: PackedForm):  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.Size((outputs, inputs, *form.sides))
-
-
 class _Unfolding:
     """Nodes that compute one weight, and their constants."""
 
     def __init__(self, graph: Graph, path: str, form: PackedForm) -> None:
         self.graph, self.path, self.form = graph, path, form
-        self.made: list = []  # type: ignore[type-arg]
+        self.made: list[NodeProto] = []
 
-    def nodes(self, name: str, fit: _Fit) -> list:  # type: ignore[type-arg]
+    def nodes(self, name: str, fit: _Fit) -> list[NodeProto]:
         """All nodes, the last of which gives the value `name`."""
         frequencies, outputs, inputs = self.form.residuals.shape
         height, width = self.form.sides
-        value = self._steps(frequencies, outputs, inputs)
+        value = self._steps(frequencies, inputs)
         if frequencies > 1:
             value = self._spatial(value)
         unit = float(self.form.unit)
@@ -117,7 +112,7 @@ class _Unfolding:
         self.made[-1].output[0] = name
         return self.made
 
-    def _steps(self, frequencies: int, outputs: int, inputs: int) -> str:
+    def _steps(self, frequencies: int, inputs: int) -> str:
         """Coefficients in steps: (O, I, h w) float, or (O, I) of kernels of one pixel."""
         whole = self.form.residuals.numpy()
         if frequencies == 1:

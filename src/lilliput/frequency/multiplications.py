@@ -40,7 +40,9 @@ class LayerWork(Noun):
     @property
     def frequency(self) -> int:
         """Cin (transform + centres) + residuals, for all positions."""
-        each = self.inputs * (transform_cost(self.height, self.width, self.transform) + self.centres)
+        each = self.inputs * (
+            transform_cost(self.height, self.width, self.transform) + self.centres
+        )
         return self.positions * (each + self.residuals)
 
 

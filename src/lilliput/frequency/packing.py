@@ -38,7 +38,7 @@ class Kernels:
 
     @property
     def count(self) -> int:
-        return self.values.shape[0] * self.values.shape[1]
+        return int(self.values.shape[0] * self.values.shape[1])
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def packed_forms(
             group, bases, units, spread, steps, strict=True
         ):
             places = list(corner(layer.sides, common))
-            ids = nearest(vectors, centres) if len(centres) else None
+            ids = nearest(vectors, centres.astype(np.float64)) if len(centres) else None
             taken = own.reshape(layer.count, -1)
             rest = taken - centres[ids][:, places] if ids is not None else taken
             cut = thresholds[layer.path] / settings.step

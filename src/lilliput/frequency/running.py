@@ -19,7 +19,7 @@ from lilliput.frequency.transform import Floats, zigzag
 
 
 class FrequencyConv2d(nn.Module):
-    """Depthwise convolutions with m pictures, then a 1×1 convolution: (N, I, H, W) → (N, O, H', W').
+    """Depthwise convolutions with m pictures, then a 1×1 mixture: (N, I, ...) → (N, O, ...).
 
     With all h · w pictures it is the spatial layer, to float rounding. The input is repeated m
     times and each copy meets one picture, instead of one depthwise layer with m outputs a channel:

@@ -33,4 +33,5 @@ def quantized(values: Floats, omega: float, clip: float) -> NDArray[np.int64]:
     Source: CNNpack's quantizer as we recall it (specification, section 2.5).
     Differs: the paper has one clip range for all layers; ours is the layer's own.
     """
-    return np.rint(omega * np.clip(values, -clip, clip)).astype(np.int64)
+    whole: NDArray[np.int64] = np.rint(omega * np.clip(values, -clip, clip)).astype(np.int64)
+    return whole

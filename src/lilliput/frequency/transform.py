@@ -36,7 +36,7 @@ def zigzag(sides: Sides) -> tuple[tuple[int, int], ...]:
 @lru_cache(64)
 def cosine_basis(sides: Sides) -> NDArray[np.float64]:
     """The basis pictures as rows: (h w, h w), orthogonal; row u w + v is frequency (u, v)."""
-    basis: NDArray[np.float64] = np.kron(cosine_matrix(sides[0]), cosine_matrix(sides[1]))
+    basis = np.asarray(np.kron(cosine_matrix(sides[0]), cosine_matrix(sides[1])), np.float64)
     basis.setflags(write=False)
     return basis
 

@@ -162,12 +162,10 @@ class PackDct(Step):
         return replace(trained, held=network.held), companion
 
     def _terms(self, network: Network, context: Context, *, labelled: bool) -> list[LossTerm]:
-        if context.original.network is None:
-            from lilliput.distill.losses import Truth
-
-            return [Truth(context.task)]
-        lesson = Distill(imitation=self.imitation, temperature=self.temperature)
-        return lesson.terms(network, context.original.network, context, labelled=labelled)
+        teacher = context.original.network
+        imitation = self.imitation if teacher is not None else 0.0
+        lesson = Distill(imitation=imitation, temperature=self.temperature)
+        return lesson.terms(network, teacher or network, context, labelled=labelled)
 
     def _shrink(
         self, network: Network, companion: Coefficients, thresholds: Mapping[str, float]

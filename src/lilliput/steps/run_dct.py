@@ -153,12 +153,12 @@ class RunDct(Step):
         )
 
 
-def with_forms(
-    network: Network, made: Mapping[str, nn.Module], *, free: bool = False
-) -> Network:
+def with_forms(network: Network, made: Mapping[str, nn.Module], *, free: bool = False) -> Network:
     """A copy of the network in which these forms stand for their layers."""
     changed = network.copy()
-    held = {name: form for name, form in network.held.items() if name.rpartition(".")[0] not in made}
+    held = {
+        name: form for name, form in network.held.items() if name.rpartition(".")[0] not in made
+    }
     for path, form in made.items():
         put(changed.module, path, form)
         if not free:

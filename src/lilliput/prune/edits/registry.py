@@ -59,4 +59,5 @@ def found(module: nn.Module, path: str) -> nn.Module:
     known = dict(module.named_modules(remove_duplicate=False))
     if not path or path not in known:
         raise LilliputError(f"the network has no module {path!r}", hint=nearest(path, known))
-    return known[path]
+    part: nn.Module = known[path]
+    return part
