@@ -1,0 +1,191 @@
+"""The running form: equal to the spatial layer, its energies exact, its choice by measurement."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lilliput.artifact import TensorSpec
+from lilliput.candidate import Candidate
+from lilliput.errors import LilliputError, Refused
+from lilliput.frequency.running import (
+    FrequencyConv2d,
+    basis_for,
+    can_run,
+    energies,
+    running_form,
+    strongest,
+)
+from lilliput.models.store import load_saved, save_network
+from lilliput.network import Network
+from lilliput.prune.edits import frequency_edit, replay
+from lilliput.steps.run_dct import RunDct, with_forms
+from lilliput.testing.tiny import TinyResidual, tiny_context
+
+
+def convolution(side=5, **settings) -> nn.Conv2d:
+    torch.manual_seed(side)
+    return nn.Conv2d(3, 6, side, **settings)
+
+
+@pytest.mark.parametrize("basis", ["dct", "svd", "identity"])
+@pytest.mark.parametrize("side", [3, 5, 7])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"padding": 1},
+        {"padding": 2, "stride": 2},
+        {"padding": 2, "dilation": 2, "bias": False},
+        {"padding": "same"},
+    ],
+    ids=str,
+)
+def test_with_all_pictures_it_is_the_spatial_layer(basis, side, settings):
+    layer = convolution(side, **settings)
+    form = running_form(layer, basis_for(layer, basis), range(side * side))
+    x = torch.randn(2, 3, 17, 19)
+    torch.testing.assert_close(form(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+def test_kernels_need_not_be_square():
+    layer = nn.Conv2d(2, 3, (3, 5), padding=(1, 2))
+    form = running_form(layer, basis_for(layer, "dct"), range(15))
+    x = torch.randn(1, 2, 8, 8)
+    torch.testing.assert_close(form(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_dropped_picture_changes_the_weights_by_its_energy():
+    layer = convolution()
+    basis = basis_for(layer, "dct")
+    kept = [j for j in range(25) if j != 7]
+    form = running_form(layer, basis, kept)
+    mixture = form.mix.weight.detach().reshape(6, 24, 3).transpose(1, 2).numpy()
+    weight = layer.weight.detach().numpy()
+    lost = ((mixture @ basis[kept]).reshape(weight.shape) - weight) ** 2
+    gone = (weight.reshape(-1, 25) @ basis[7]) ** 2
+    assert lost.sum() == pytest.approx(gone.sum(), rel=1e-4)
+
+
+def test_energy_is_the_power_that_each_picture_adds_to_uncorrelated_outputs():
+    layer = nn.Conv2d(1, 4, 3, bias=False)
+    x = torch.randn(8, 1, 12, 12)
+    basis = basis_for(layer, "dct")
+    found = energies(layer, basis, x)
+    for j in range(9):
+        alone = running_form(layer, basis, [j])
+        assert found[j] == pytest.approx(float(alone(x).square().mean((0, 2, 3)).sum()), rel=1e-4)
+
+
+def test_the_fewest_strongest_pictures_are_kept_and_low_frequencies_of_equals():
+    energy = np.array([1.0, 8.0, 1.0, 0.0])
+    assert strongest(energy, 0.7, (2, 2)) == [1]
+    assert strongest(energy, 0.85, (2, 2)) == [1, 0]
+    assert strongest(energy, 1.0, (2, 2)) == [1, 0, 2]
+    assert strongest(np.ones(9), 1.0, (3, 3)) == [0, 1, 3, 2, 4, 6, 5, 7, 8]
+
+
+def test_what_has_no_such_form():
+    assert can_run(convolution())
+    assert not can_run(nn.Conv2d(4, 4, 1))
+    assert not can_run(nn.Conv2d(4, 4, 3, groups=4))
+    assert not can_run(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"))
+    assert not can_run(nn.Linear(4, 4))
+
+
+def test_the_change_is_replayed_and_the_pictures_are_held(tmp_path):
+    context = tiny_context(tmp_path)
+    step = RunDct(layers=("block1.conv1", "stem"), keep=4, epochs=1, batch_size=32)
+    made = step.apply(Candidate("x", network=context.original.the_network()), context)
+    network = made.the_network()
+    assert [edit["path"] for edit in json.loads(json.dumps(network.edits))] == [
+        "stem",
+        "block1.conv1",
+    ]
+    again = load_saved(save_network(network, tmp_path / "n.safetensors"), TinyResidual())
+    x = network.example(2)[0]
+    assert torch.equal(again.module(x), network.module(x))
+    assert again.held == {"stem.bases.weight": "fixed", "block1.conv1.bases.weight": "fixed"}
+    pictures = network.module.stem.bases.weight.detach().reshape(4, 3, 9)
+    assert torch.equal(pictures, pictures[:, :1].expand(-1, 3, -1))
+    free = step.model_copy(update={"free": True})
+    other = free.apply(Candidate("x", network=context.original.the_network()), context)
+    assert other.the_network().held == {}
+
+
+def test_only_what_is_measured_faster_changes(tmp_path, monkeypatch):
+    context = tiny_context(tmp_path)
+
+    def scripted(changed, network, context):
+        verdicts = {"stem": "slower", "block1.conv1": "faster"}
+        return {p: SimpleNamespace(verdict=verdicts.get(p, "even"), ratio=0.9) for p in changed}
+
+    monkeypatch.setattr("lilliput.steps.run_dct.timed_within", scripted)
+    given = Candidate("x", network=context.original.the_network())
+    made = RunDct(keep=4, epochs=0).apply(given, context)
+    assert [edit["path"] for edit in made.the_network().edits] == ["block1.conv1"]
+    monkeypatch.setattr(
+        "lilliput.steps.run_dct.timed_within",
+        lambda changed, *_: {p: SimpleNamespace(verdict="slower", ratio=1.2) for p in changed},
+    )
+    same = RunDct(keep=4, epochs=0).apply(given, context)
+    assert same.the_network().edits == ()
+    assert same.labels == ("no layer is faster in the frequency domain",)
+
+
+def test_the_stopwatch_times_each_form_within_its_network(tmp_path):
+    from lilliput.search.running import timed_within
+
+    context = tiny_context(tmp_path)
+    layer = nn.Conv2d(16, 16, 7, padding=3)
+    module = nn.Sequential(nn.Conv2d(3, 16, 1), layer, nn.ReLU()).eval()
+    network = Network(module, (TensorSpec(name="x", shape=(1, 3, 8, 8)),))
+    form = running_form(layer, basis_for(layer, "dct"), [0, 1, 7])
+    timings = timed_within({"1": with_forms(network, {"1": form})}, network, context)
+    assert timings["1"].ratio > 0
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (frequency_edit("stem", 10), "'stem' has 9 bases, and the edit keeps 10"),
+        (frequency_edit("stem", 0), "'stem' has 9 bases, and the edit keeps 0"),
+        (frequency_edit("bn", 3), "'bn' is no convolution that has a form"),
+        (frequency_edit("stm", 3), "the network has no module 'stm'"),
+    ],
+)
+def test_damaged_edits_are_refused(edit, message):
+    with pytest.raises(LilliputError, match=message):
+        replay(TinyResidual(), [edit])
+
+
+def test_a_network_without_such_layers_is_refused(tmp_path):
+    context = tiny_context(tmp_path)
+    spec = (TensorSpec(name="x", shape=(None, 3, 8, 8)),)
+    plain = Network(nn.Sequential(nn.Conv2d(3, 4, 1)), spec, "pointwise")
+    with pytest.raises(Refused, match=r"no convolution to change in 'pointwise'\n.*larger than 1"):
+        RunDct().requires(Candidate("p", network=plain), context)
+    unlabelled = replace(context.data, train=replace(context.data.train, targets=None))
+    artifact_only = replace(context, data=unlabelled, original=_file(tmp_path, context))
+    with pytest.raises(Refused, match=r"nothing to learn from(.|\n)*epochs: 0"):
+        RunDct().requires(context.original, artifact_only)
+
+
+def _file(folder, context):
+    from lilliput.export.onnx_file import export_network
+
+    path = folder / "original.onnx"
+    return Candidate("original", artifact=export_network(context.original.the_network(), path))
+
+
+def test_the_form_is_what_its_settings_say():
+    form = FrequencyConv2d(convolution(stride=2, padding=2), 3)
+    assert form(torch.zeros(1, 3, 8, 8)).shape == (1, 6, 4, 4)
+    assert form.bases.weight.shape == (9, 1, 5, 5)
+    assert form.mix.weight.shape == (6, 9, 1, 1)
