@@ -24,6 +24,7 @@ from lilliput.frequency.packing import (
     packed_forms,
     shrunk_further,
 )
+from lilliput.frequency.work import work_of
 from lilliput.models.store import load_saved, save_network
 from lilliput.network import Network
 from lilliput.prune.edits import pack_edit, replay
@@ -309,3 +310,15 @@ def test_what_cannot_be_packed_is_refused(tmp_path):
     with pytest.raises(Refused, match=r"no layer of 'tiny' matches 'stm'(.|\n)*'stem'"):
         PackDct(thresholds={"stm": 1.0}).requires(context.original, context)
     assert ATTRIBUTE not in dict(context.original.the_network().module.stem.named_children())
+
+
+def test_the_counter_sees_positions_maps_and_what_lives():
+    made = packed(network(), threshold=0.5, centres=3, tables="layer")
+    found = {work.name: work for work in work_of(made)}
+    assert found["0"].positions == 16
+    assert found["3"].maps == 6
+    assert found["3"].inputs == 1
+    assert found["4"].transform == "none"
+    assert found["6"].residuals == int(forms(made.module)["6"].residuals.count_nonzero())
+    spatial = 16 * 3 * 6 * 25 + 16 * 6 * 9 + 16 * 48 + 80 * 9 + 70 + 28
+    assert sum(work.spatial for work in found.values()) == spatial

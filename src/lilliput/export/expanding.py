@@ -160,7 +160,7 @@ class _Unfolding:
 
     def _own(self, role: str, value: Array) -> str:
         name = f"{self.path}.{role}"
-        self.graph.constants[name] = np.ascontiguousarray(value)
+        self.graph.constants[name] = np.asarray(value, order="C")
         return name
 
     def _shared(self, name: str, value: Array) -> str:

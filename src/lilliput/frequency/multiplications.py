@@ -19,6 +19,7 @@ class LayerWork(Noun):
 
     `height`, `width` are the kernel's sides; `residuals` and `centres` how many coefficients are
     not zero, of all kernels and of all centres; `positions` how many outputs a channel has.
+    `maps` is the number of input channels, where it is not that of each kernel (grouped layers).
     A centre's response is computed once for each input channel; adding it costs no product.
     """
 
@@ -27,6 +28,7 @@ class LayerWork(Noun):
     inputs: int
     height: int
     width: int
+    maps: int | None = None
     positions: int = 1
     residuals: int
     centres: int = 0
@@ -40,9 +42,8 @@ class LayerWork(Noun):
     @property
     def frequency(self) -> int:
         """Cin (transform + centres) + residuals, for all positions."""
-        each = self.inputs * (
-            transform_cost(self.height, self.width, self.transform) + self.centres
-        )
+        maps = self.inputs if self.maps is None else self.maps
+        each = maps * (transform_cost(self.height, self.width, self.transform) + self.centres)
         return self.positions * (each + self.residuals)
 
 

@@ -126,6 +126,8 @@ def packed_forms(
     settings: Settings,
     thresholds: Mapping[str, float],
     rng: np.random.Generator,
+    *,
+    share: float = 1.0,
 ) -> dict[str, PackedForm]:
     """{path: form} of these layers.
 
@@ -137,6 +139,7 @@ def packed_forms(
         settings: See `Settings`.
         thresholds: {path: what is shrunk to nothing, in standard deviations}.
         rng: Seeds the centres.
+        share: Of the thresholds, where more rounds of shrinking residuals will follow.
     """
     made: dict[str, PackedForm] = {}
     for group in _groups(layers, settings):
@@ -160,7 +163,7 @@ def packed_forms(
             ids = nearest(vectors, centres.astype(np.float64)) if len(centres) else None
             taken = own.reshape(layer.count, -1)
             rest = taken - centres[ids][:, places] if ids is not None else taken
-            cut = thresholds[layer.path] / settings.step
+            cut = share * thresholds[layer.path] / settings.step
             made[layer.path] = _form(
                 layer, basis, unit, shared, ids, places, _whole(rest, cut, settings.shrinkage)
             )

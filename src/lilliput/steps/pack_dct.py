@@ -99,7 +99,7 @@ class PackDct(Step):
         layers = self._layers(network)
         thresholds = self._thresholds(network, [layer.path for layer in layers])
         rounds = self.rounds if self.epochs else 1
-        network = self._packed(network, layers, _scaled(thresholds, 1 / rounds), context)
+        network = self._packed(network, layers, thresholds, 1 / rounds, context)
         for number in range(1, rounds + 1):
             network, companion = self._trained(network, thresholds, candidate.id, number, context)
             if number < rounds:
@@ -125,10 +125,12 @@ class PackDct(Step):
         network: Network,
         layers: list[Kernels],
         thresholds: Mapping[str, float],
+        share: float,
         context: Context,
     ) -> Network:
         settings = Settings(self.basis, self.centres, self.tables, self.shrinkage, self.step)
-        made = packed_forms(layers, settings, thresholds, context.rng("pack_dct", "centres"))
+        rng = context.rng("pack_dct", "centres")
+        made = packed_forms(layers, settings, thresholds, rng, share=share)
         for path, form in made.items():
             attach(network.module.get_submodule(path), form)
         edits = tuple(pack_edit(path, form) for path, form in made.items())
