@@ -71,13 +71,15 @@ class Case:
     epochs: int
 
 
-LENET = Case("lenet5", lenet5, "mnist", (None, 1, 28, 28), Preprocessing((0.13,), (0.31,)), 15)
+LENET = Case(
+    "lenet5", lenet5, "mnist", (None, 1, 28, 28), Preprocessing(mean=(0.13,), std=(0.31,)), 15
+)
 WIDE = Case(
     "wide-kernels",
     wide_kernels,
     "cifar10",
     (None, 3, 32, 32),
-    Preprocessing((0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
+    Preprocessing(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26)),
     15,
 )
 
@@ -102,8 +104,8 @@ def run(options: Options) -> Claim:
     ours = arms["dct, no centres"]
     running_rows, running_files = running(options)
     return Claim(
-        says="LeNet-5 in the frequency domain, scored from the packed file on the whole test split; "
-        "and a network of 5×5 layers that runs there, faster in ONNX Runtime, one thread",
+        says="LeNet-5 in the frequency domain, scored from the packed file on the whole test "
+        "split; and a network of 5×5 layers that runs there, faster in ONNX Runtime, one thread",
         rows=(*packing_rows(ours, lenet, options), *table(arms), *running_rows),
         files={"packed": options.commit(ours.path, "lenet5-cnnpack.lil"), **running_files},
     )
@@ -113,7 +115,7 @@ def verify(options: Options) -> Claim:
     """Score the committed packed file again."""
     context = trained(LENET, options)
     path = options.committed("packed")
-    lost = test_drop(Artifact.of(path), exported(context, LENET.name), context)
+    lost = points_lost(Artifact.of(path), exported(context, LENET.name), context)
     return Claim(
         says="the committed packed file, scored again",
         rows=(
@@ -168,7 +170,7 @@ def _arm(name: str, changed: Mapping[str, Any], context: Context, options: Optio
     network = step.apply(given, context).the_network()
     artifact = export_network(network, context.folder / f"{short}.onnx")
     packed = pack(artifact.path, out=context.folder / f"{short}.lil").path
-    lost = test_drop(Artifact.of(packed), exported(context, LENET.name), context)
+    lost = points_lost(Artifact.of(packed), exported(context, LENET.name), context)
     return Arm(packed, artifact.path, lost, times_fewer(work_of(network)))
 
 
@@ -177,7 +179,7 @@ def exported(context: Context, name: str) -> Artifact:
     return export_network(context.original.the_network(), context.folder / f"{name}.onnx")
 
 
-def test_drop(ours: Artifact, original: Artifact, context: Context) -> Measurement:
+def points_lost(ours: Artifact, original: Artifact, context: Context) -> Measurement:
     """Paired loss on the whole test split, in points."""
 
     def scores(artifact: Artifact) -> Any:
@@ -256,7 +258,7 @@ def running(options: Options) -> tuple[tuple[Row, ...], dict[str, CommittedFile]
         ),
         Row.of(
             "5×5 network, points lost, whole test split",
-            test_drop(ours, original, context),
+            points_lost(ours, original, context),
             goal="<= 0.3",
         ),
     )

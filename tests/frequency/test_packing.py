@@ -25,10 +25,12 @@ from lilliput.frequency.packing import (
     shrunk_further,
 )
 from lilliput.frequency.work import work_of
+from lilliput.meter.cost import file_cost
 from lilliput.models.store import load_saved, save_network
 from lilliput.network import Network
 from lilliput.prune.edits import pack_edit, replay
 from lilliput.steps.pack_dct import PackDct
+from lilliput.steps.quantize import Quantize
 from lilliput.testing.tiny import tiny_context
 
 
@@ -322,3 +324,17 @@ def test_the_counter_sees_positions_maps_and_what_lives():
     assert found["6"].residuals == int(forms(made.module)["6"].residuals.count_nonzero())
     spatial = 16 * 3 * 6 * 25 + 16 * 6 * 9 + 16 * 48 + 80 * 9 + 70 + 28
     assert sum(work.spatial for work in found.values()) == spatial
+
+
+def test_what_is_computed_once_is_no_work_and_such_a_file_is_not_quantized_again(tmp_path):
+    context = tiny_context(tmp_path)
+    plain, small_file = (
+        export_network(n, tmp_path / f"{name}.onnx")
+        for name, n in (("plain", network()), ("packed", packed(network(), centres=3)))
+    )
+    costs = [file_cost(artifact.path) for artifact in (plain, small_file)]
+    assert costs[0].macs == costs[1].macs
+    assert costs[0].widths == costs[1].widths
+    with pytest.raises(Refused, match=r"'packed.onnx' unfold from integers(.|\n)*leave out"):
+        Quantize().requires(Candidate("q", artifact=small_file), context)
+    Quantize().requires(Candidate("q", artifact=plain), context)

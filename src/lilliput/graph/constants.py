@@ -48,6 +48,21 @@ def fold_constants(graph: Graph) -> None:
         graph.drop(folded)
 
 
+def known_ahead(graph: Graph) -> set[str]:
+    """Values that follow from constants alone; a runtime computes them when it loads the file.
+
+    int8 weights behind a `DequantizeLinear` are not among them: runtimes keep those integers.
+    """
+    known = set(graph.constants)
+    made: set[str] = set()
+    for node in graph.nodes:
+        inputs = [name for name in node.input if name]
+        if inputs and node.op_type not in NEVER_FOLDED and known.issuperset(inputs):
+            made.update(node.output)
+            known.update(node.output)
+    return made
+
+
 def _ready(graph: Graph, barred: set[int]) -> list[NodeProto]:
     """The nodes that follow from constants; the size of what they make is bounded beforehand."""
     known = set(graph.constants)

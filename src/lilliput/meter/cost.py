@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lilliput.artifact import TensorSpec
 from lilliput.errors import LilliputError
 from lilliput.graph import Graph, attributes
+from lilliput.graph.constants import known_ahead
 from lilliput.graph.shapes import Shapes, inferred_shapes
 from lilliput.measurement import Measurement
 from lilliput.noun import Noun
@@ -100,7 +101,12 @@ def model_cost(model: ModelProto, size: int) -> Cost:
     graph = Graph.of(model)
     batch = concrete_inputs(graph, model_specs(model)[0])
     known = Known(graph, inferred_shapes(graph))
-    layers = tuple(layer_cost(n, known) for n in graph.nodes if n.op_type in WEIGHTED)
+    once = known_ahead(graph)
+    layers = tuple(
+        layer_cost(node, known)
+        for node in graph.nodes
+        if node.op_type in WEIGHTED and node.output[0] not in once
+    )
     return Cost(
         macs=sum(layer.macs for layer in layers) / batch,
         params=count_params(model),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from lilliput.artifact import Artifact, ArtifactMetadata
@@ -21,6 +22,7 @@ from lilliput.encode.prepare import prepare
 from lilliput.encode.saturation import saturates
 from lilliput.errors import LilliputError, Refused
 from lilliput.graph import Graph
+from lilliput.graph.constants import known_ahead
 from lilliput.meter.coverage import coverage
 from lilliput.meter.host import cpu_flags, isa_class
 from lilliput.meter.stopwatch import compare_files
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import onnx
 
 COMPARISON_SECONDS = 10.0
+_NONE = np.zeros(0)
 
 
 @STAGES.register("quantize")
@@ -99,6 +102,12 @@ class Quantize(Step):
         if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
             raise Refused(
                 f"{artifact.path.name!r} is quantized already", hint="give the float file"
+            )
+        if _unfolds(Graph.of(model)):
+            raise Refused(
+                f"the weights of {artifact.path.name!r} unfold from integers: it is quantized "
+                "already, in the frequency domain",
+                hint="leave out `quantize`, or `pack_dct` before it",
             )
         graph = Graph.of(prepare(model).model)
         excluded = match_layers(layers_of(graph), self.exclude)
@@ -183,6 +192,17 @@ class Quantize(Step):
             path = path.with_suffix(".int8.onnx")
         write_model(outcome.model, path)
         return Artifact.of(path, metadata=metadata)
+
+
+def _unfolds(graph: Graph) -> bool:
+    """Whether weights of layers are computed from 8-bit integers when the file is loaded."""
+    once = known_ahead(graph)
+    wide = any(
+        node.op_type == "Cast" and graph.constants.get(node.input[0], _NONE).dtype == np.int8
+        for node in graph.nodes
+    )
+    weights = {node.input[1] for node in graph.nodes if node.op_type in ("Conv", "Gemm", "MatMul")}
+    return wide and bool(weights & once)
 
 
 class _Trials:
