@@ -72,7 +72,12 @@ class Case:
 
 
 LENET = Case(
-    "lenet5", lenet5, "mnist", (None, 1, 28, 28), Preprocessing(mean=(0.13,), std=(0.31,)), 15
+    "lenet5",
+    lenet5,
+    "mnist",
+    (None, 1, 28, 28),
+    Preprocessing(mean=(0.13,), std=(0.31,), channels=1),
+    15,
 )
 WIDE = Case(
     "wide-kernels",
