@@ -1,0 +1,1 @@
+"""What evolves: how a row of integers describes a network. One file an encoding."""

@@ -1,0 +1,57 @@
+"""Groups of channels that may go, and starting points that both encodings of channels share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lilliput.prune.allocation import Policy, allocate
+from lilliput.search.genomes import Ground
+
+KEPT = tuple(round(0.1 * n, 1) for n in range(9, 0, -1))
+"""Shares of channels that starting points keep."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The genes of one group. `classes` are the dearest first; `least` of them must stay."""
+
+    name: str
+    classes: tuple[int, ...]
+    least: int
+    others: int
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+def slices_of(ground: Ground) -> list[Slice]:
+    """Every group of which something may go.
+
+    A group with channels that stay anyway may lose all the others.
+    """
+    found = []
+    for group in ground.analysis.prunable:
+        free = [number for number in group.classes if number not in ground.protected]
+        if free:
+            ranked = sorted(free, key=lambda number: (-ground.scores[number], number))
+            others = group.width - len(free)
+            found.append(Slice(group.name, tuple(ranked), 0 if others else 1, others))
+    return found
+
+
+def starting_points(ground: Ground) -> list[frozenset[int]]:
+    """Sets of classes that go: none; equal shares of each group; shares of all ranked together."""
+    found: list[frozenset[int]] = [frozenset()]
+    for share in KEPT:
+        for scope in ("local", "global"):
+            policy = Policy(scope=scope, protected=ground.protected)  # type: ignore[arg-type]
+            plan = allocate(ground.analysis, ground.scores, policy, ratio=1 - share)
+            found.append(frozenset(plan.classes))
+    return list(dict.fromkeys(found))
+
+
+def ranks_of(slices: list[Slice]) -> np.ndarray:
+    """(length,), 0..1: how dear each channel is within its group, 1 the dearest."""
+    return np.concatenate([1 - np.arange(len(part)) / max(len(part) - 1, 1) for part in slices])
