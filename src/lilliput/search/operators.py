@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lilliput.search.genomes import Genome
 
@@ -27,10 +28,9 @@ def exchanged(one: Genome, other: Genome, start: int, stop: int) -> tuple[Genome
     return first, second
 
 
-def swapped(one: Genome, other: Genome, places: Sequence[bool] | Genome) -> tuple[Genome, Genome]:
+def swapped(one: Genome, other: Genome, places: NDArray[np.bool_]) -> tuple[Genome, Genome]:
     """Both with the other's genes where `places`, (length,), is true."""
-    chosen = np.asarray(places, bool)
-    return np.where(chosen, other, one), np.where(chosen, one, other)
+    return np.where(places, other, one), np.where(places, one, other)
 
 
 def inverted(

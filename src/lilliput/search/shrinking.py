@@ -265,7 +265,7 @@ def _screened(one: Considered, training: Training, context: Context) -> Screened
 
 
 @dataclass(frozen=True)
-class _Short:
+class Short:
     """The first batches of an epoch, as an epoch of its own."""
 
     source: Examples
@@ -291,7 +291,7 @@ def _short_training(one: Considered, training: Training, context: Context) -> tu
     teacher = context.original.the_network()
     network = reestimate(one.architecture.build(teacher), _repair_batches(teacher, context))
     source = Examples(context.data, context.task, network.preprocessing, training.batch_size)
-    short = _Short(source, training.screen_steps)
+    short = Short(source, training.screen_steps)
     seconds: list[float] = []
     trained = train(
         network,

@@ -46,7 +46,7 @@ def starting_points(ground: Ground) -> list[frozenset[int]]:
     found: list[frozenset[int]] = [frozenset()]
     for share in KEPT:
         for scope in ("local", "global"):
-            policy = Policy(scope=scope, protected=ground.protected)  # type: ignore[arg-type]
+            policy = Policy(scope=scope, protected=ground.protected)
             plan = allocate(ground.analysis, ground.scores, policy, ratio=1 - share)
             found.append(frozenset(plan.classes))
     return list(dict.fromkeys(found))

@@ -1,0 +1,113 @@
+"""Genomes to outcomes: each evaluated once a run, by whoever is asked, failures kept as such."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lilliput.attempts import FAILED, failure
+from lilliput.context import Context
+from lilliput.search.genomes import Genome, key_of
+from lilliput.search.members import Goals, Outcome
+from lilliput.search.workers import mapped
+
+Figures = dict[str, float]
+Score = Callable[[Genome], Figures]
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How figures become the values of goals, which are shares.
+
+    Attributes:
+        goals: Names and reference.
+        whole: {name: what counts as 1}: the original's metric, the original's costs.
+        most_loss: The loss, in the metric's unit, beyond which a candidate is infeasible.
+    """
+
+    goals: Goals
+    whole: Mapping[str, float]
+    most_loss: float
+
+    @classmethod
+    def of(cls, names: Sequence[str], whole: Mapping[str, float], most_loss: float) -> Scales:
+        """The box of the front: up to the most loss, and up to the costs of the original."""
+        scale = {name: max(abs(value), 1e-12) for name, value in whole.items()}
+        reference = (most_loss / scale["loss"], *(1.0 for _ in names[1:]))
+        return cls(Goals(tuple(names), reference), scale, most_loss)
+
+    def outcome(self, told: Mapping[str, Any]) -> Outcome:
+        """From figures, or from the facts of a failure."""
+        if FAILED in told:
+            return Outcome.failure(str(told[FAILED].get("error", "")))
+        values = tuple(float(told[name]) / self.whole[name] for name in self.goals.names)
+        if not np.isfinite(values).all():
+            return Outcome.failure("its figures are not finite")
+        return Outcome(values, (told["loss"] - self.most_loss) / self.whole["loss"])
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """The journal's cache of figures before the workers.
+
+    Attributes:
+        key: Names the search in the journal.
+        stage: Whose search it is, for failures.
+        score: Figures of one genome; runs on workers, and writes nothing.
+        context: Journal and progress.
+        workers: Who evaluates, as `mapped` takes it.
+        measure: More figures of several genomes, taken by this process, one after the other.
+    """
+
+    key: str
+    stage: str
+    score: Score
+    context: Context
+    workers: str = "1"
+    measure: Callable[[Sequence[Genome]], list[Figures]] | None = None
+
+    def __call__(self, genomes: Sequence[Genome], *, label: str) -> list[dict[str, Any]]:
+        """Figures of each genome, or {"failed": facts}, in their order."""
+        known = [self.context.journal.recall(self._name(genome)) for genome in genomes]
+        fresh = [g for g, before in zip(genomes, known, strict=True) if before is None]
+        results = mapped(self._guarded, [g.tolist() for g in fresh], self.workers)
+        shown = self.context.progress.track(
+            zip(fresh, results, strict=True), label=label, total=len(fresh)
+        )
+        if self.measure is None:
+            found = {key_of(g): self._kept(g, told) for g, told in shown}
+        else:
+            # Nothing is written before it is whole, and nothing else runs while time is taken.
+            judged = list(shown)
+            found = {key_of(g): self._kept(g, told) for g, told in self._with_measured(judged)}
+        return [
+            before if before is not None else found[key_of(genome)]
+            for genome, before in zip(genomes, known, strict=True)
+        ]
+
+    def _with_measured(
+        self, judged: Sequence[tuple[Genome, dict[str, Any]]]
+    ) -> list[tuple[Genome, dict[str, Any]]]:
+        assert self.measure is not None
+        sound = [genome for genome, told in judged if FAILED not in told]
+        more = dict(zip(map(key_of, sound), self.measure(sound), strict=True))
+        return [(genome, {**told, **more.get(key_of(genome), {})}) for genome, told in judged]
+
+    def _kept(self, genome: Genome, told: dict[str, Any]) -> dict[str, Any]:
+        if FAILED in told:
+            why = told[FAILED]["error"]
+            self.context.progress.say(f"{self.stage}: candidate {key_of(genome)} failed: {why}")
+        return self.context.journal.once(self._name(genome), lambda: told)
+
+    def _name(self, genome: Genome) -> str:
+        return f"{self.key} genome {key_of(genome)}"
+
+    def _guarded(self, genes: list[int]) -> dict[str, Any]:
+        genome = np.array(genes, np.int64)
+        try:
+            return dict(self.score(genome))
+        except Exception as error:  # noqa: BLE001  # whatever a user's network provokes
+            return {FAILED: failure(error, stage=self.stage, candidate=key_of(genome))}

@@ -1,0 +1,416 @@
+"""A search by evolution from end to end: generations, rungs, delivered networks.
+
+Every result is in the journal before the next begins. A search that is resumed asks again for what
+it asked for, gets the answers from the journal, and so ends where an undisturbed one ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from lilliput.attempts import attempt
+from lilliput.candidate import Candidate
+from lilliput.codec.bill import GRAPH, HEADER
+from lilliput.codec.container import encode
+from lilliput.context import Context
+from lilliput.errors import Refused
+from lilliput.export.onnx_file import export_network
+from lilliput.measurement import Measurement
+from lilliput.models.store import load_saved, save_network
+from lilliput.network import Network
+from lilliput.prune.analysis import Analysis
+from lilliput.prune.from_context import BATCH, examples
+from lilliput.prune.refit import grams
+from lilliput.search.architectures import spread
+from lilliput.search.evaluation import Evaluations, Figures, Scales
+from lilliput.search.evolution import Evolution
+from lilliput.search.genomes import Encoding, Genome, Variant, key_of
+from lilliput.search.grids import input_ranges
+from lilliput.search.ladder import Workshop, climbed, rank_correlation, trust
+from lilliput.search.members import Goals, Member, Outcome
+from lilliput.search.objectives import Counter, measured_latencies, widths_key
+from lilliput.search.rungs import metric_in_torch
+from lilliput.search.settings import EvolutionSettings
+from lilliput.search.shrinking import Training
+from lilliput.search.survival import non_dominated, standing
+
+UNTRAINED_SHARE = 0.25
+"""Of the metric: what a candidate may lose before any training, unless a limit is set."""
+
+ON_SECOND = 4
+"""Members on the second rung for every network that is delivered."""
+
+ON_THIRD = 2
+"""Members with a short training for every network that is delivered."""
+
+
+@dataclass(frozen=True)
+class Quest:
+    """One search under way.
+
+    Attributes:
+        key: Names it in the journal.
+        stage: The recipe's word for it.
+        encoding: Of variants of the network.
+        shop: Builds and judges variants.
+        settings: How long, at what.
+        context: Of the run.
+        workers: Who evaluates.
+    """
+
+    key: str
+    stage: str
+    encoding: Encoding[Variant]
+    shop: Workshop
+    settings: EvolutionSettings
+    context: Context
+    workers: str = "1"
+
+    def variant(self, member: Member) -> Variant:
+        return self.encoding.express(np.array(member.genome))
+
+    def training(self) -> Training:
+        settings = self.settings
+        return Training(settings.learning_rate, settings.batch_size, settings.screen_steps)
+
+
+def workshop(
+    network: Network, analysis: Analysis, settings: EvolutionSettings, context: Context
+) -> Workshop:
+    """What a search builds its candidates with; examples are drawn by the run's seed."""
+    batches = [x for x, _ in examples(network, context, settings.refit_examples, BATCH)]
+    paths = [layer.path for layer in analysis.layers if layer.kind != "embedding"]
+    modules = dict(network.module.named_modules())
+    sizes = {settings.screen_examples, settings.rank_examples, len(context.data.validation)}
+    return Workshop(
+        original=network,
+        analysis=analysis,
+        counter=Counter(analysis, *_overheads(network, analysis)),
+        context=context,
+        batches=batches,
+        known=grams(network, analysis, batches) if settings.refit else {},
+        ranges=input_ranges(network, [p for p in paths if p in modules], batches),
+        whole=_wholes(sizes - {0}, context),
+    )
+
+
+def _wholes(sizes: set[int], context: Context) -> dict[int, float]:
+    """{number of validation examples: the original's metric on them}, once a run."""
+    found = {}
+    for size in sorted(sizes):
+        split = context.data.split("validation").head(size)
+
+        def work(split: Any = split) -> dict[str, float]:
+            return {"metric": metric_in_torch(context.original.the_network(), split, context)}
+
+        key = f"original on {len(split)} validation examples"
+        found[len(split)] = context.journal.once(key, work)["metric"]
+    return found
+
+
+def _overheads(network: Network, analysis: Analysis) -> tuple[int, int]:
+    """Bytes of the original's float file, and of its packed form, that are not weights."""
+    content = _float_file(network)
+    counted = Counter(analysis).file_bytes(Variant())
+    parts = encode(content)[1].parts
+    graph = parts.get(GRAPH, 0) + parts.get(HEADER, 0)
+    return max(round(len(content) - counted), 0), graph
+
+
+def _float_file(network: Network) -> bytes:
+    with TemporaryDirectory(prefix="lilliput-search-") as folder:
+        return export_network(network, Path(folder) / "network.onnx").path.read_bytes()
+
+
+def refuse_unsearchable(stage: str, context: Context, *, labels: bool) -> None:
+    """Refuse, with a way out, what cannot be searched by this run's data and original.
+
+    Args:
+        stage: The recipe's word for the search.
+        context: Of the run.
+        labels: Whether training examples need labels.
+
+    Raises:
+        Refused: No torch network to imitate, no validation examples, or no labels.
+    """
+    if context.original.network is None:
+        raise Refused(
+            f"{stage} has no teacher: the original is a file, not a torch network",
+            hint="give the network's factory and its weights",
+        )
+    context.data.split("train")
+    if context.data.split("validation").targets is None:
+        raise Refused(
+            f"{stage} judges candidates on validation examples, and these have no labels",
+            hint="give labelled examples",
+        )
+    if labels and context.data.train.targets is None:
+        raise Refused(
+            f"{stage} rates channels by a criterion that needs labels, and the training examples "
+            "have none",
+            hint="use `criterion: output`, which needs none",
+        )
+
+
+def explored(quest: Quest, candidate: Candidate, *, suffix: str) -> Iterator[Candidate]:
+    """The whole search of one candidate: each network of the front as soon as it is trained.
+
+    Args:
+        quest: What is searched.
+        candidate: Whose network that is.
+        suffix: What the names of its children end in, before a number from the cheapest up.
+    """
+    evolution = evolved(quest)
+    for number, member in enumerate(finalists(quest, evolution), 1):
+        made = delivered(quest, member, candidate, f"{candidate.id}-{suffix}{number}")
+        if made is not None:
+            yield made
+
+
+def evolved(quest: Quest) -> Evolution[Variant]:
+    """All generations, each noted as it ends."""
+    settings, context = quest.settings, quest.context
+    scales = _scales(quest)
+    evolution: Evolution[Variant] = Evolution(
+        quest.encoding,
+        scales.goals,
+        algorithm=settings.algorithm,
+        population=settings.population,
+        seed=context.derived_seed(quest.key, settings.seed),
+    )
+    evaluate = Evaluations(
+        quest.key,
+        quest.stage,
+        partial(_score, quest),
+        context,
+        quest.workers,
+        partial(_latencies, quest) if "latency" in settings.objectives else None,
+    )
+    for number in range(1, settings.generations + 1):
+        label = f"generation {number} of {settings.generations}"
+        told = evaluate(evolution.ask(), label=label)
+        evolution.tell([scales.outcome(one) for one in told])
+        facts = _facts(quest, evolution, number)
+        context.journal.once(f"{quest.key} generation {number}", partial(dict, generation=facts))
+        context.progress.say(
+            f"{label}: {facts['front']} on the front, hypervolume {facts['hypervolume']:.4f}"
+        )
+    return evolution
+
+
+def _score(quest: Quest, genome: Genome) -> Figures:
+    variant = quest.encoding.express(genome)
+    return quest.shop.figures(variant, quest.settings.screen_examples)
+
+
+def _latencies(quest: Quest, genomes: Sequence[Genome]) -> list[Figures]:
+    """Measured once for all that have the same shapes."""
+    shop, context = quest.shop, quest.context
+    variants = [quest.encoding.express(genome) for genome in genomes]
+    keys = [f"{quest.key} latency {widths_key(shop.analysis, v.gone)}" for v in variants]
+    known = {key: context.journal.recall(key) for key in keys}
+    fresh = {
+        key: shop.built(Variant(gone=variant.gone))
+        for key, variant in zip(keys, variants, strict=True)
+        if known[key] is None
+    }
+    for key, ratio in measured_latencies(fresh, shop.original, context).items():
+        known[key] = context.journal.once(key, partial(dict, latency=ratio))
+    return [{"latency": float((known[key] or {})["latency"])} for key in keys]
+
+
+def _scales(quest: Quest) -> Scales:
+    settings, shop = quest.settings, quest.shop
+    split = shop.split(settings.screen_examples)
+    whole = shop.whole[len(split)]
+    allowed = UNTRAINED_SHARE * abs(whole) if settings.max_drop is None else settings.max_drop
+    if settings.min_metric is not None:
+        metric = quest.context.task.metric
+        lost = whole - settings.min_metric
+        allowed = max(lost if metric.higher_is_better else -lost, 1e-6)
+    costs = shop.counter.of(Variant(), shop.original)
+    wholes = {"loss": whole, "latency": 1.0, **costs}
+    return Scales.of(settings.objectives, wholes, allowed)
+
+
+def _facts(quest: Quest, evolution: Evolution[Variant], number: int) -> dict[str, Any]:
+    members = evolution.archive.values()
+    return {
+        "search": quest.key,
+        "algorithm": quest.settings.algorithm,
+        "generation": number,
+        "evaluated": len(members),
+        "failed": sum(bool(m.outcome.failed) for m in members),
+        "infeasible": sum(not m.outcome.feasible for m in members),
+        "front": len(evolution.front()),
+        "hypervolume": evolution.hypervolumes[-1],
+    }
+
+
+def finalists(quest: Quest, evolution: Evolution[Variant]) -> list[Member]:
+    """Members worth a full training, cheapest first; each rung decides who climbs the next."""
+    settings, shop, goals = quest.settings, quest.shop, evolution.goals
+    sound = [m for m in evolution.archive.values() if m.outcome.feasible]
+    if not sound:
+        sound = [m for m in evolution.archive.values() if not m.outcome.failed]
+    sample = _spread_by_loss(sound, settings.tau_sample)
+    left = sound
+    names = {key_of(np.array(m.genome)): m for m in sound}
+    whole = _scales(quest).whole["loss"]
+    losses = {name: m.outcome.values[0] * whole for name, m in names.items()}
+    below = f"the rung of {min(settings.screen_examples, len(shop.split(10**9)))} examples"
+    for rung, count, work in _rungs(quest, names):
+        left = _best(left, goals, count * settings.points)
+        climbing = {key_of(np.array(m.genome)): m for m in [*left, *sample]}
+        found = climbed(
+            {name: losses[name] for name in climbing},
+            work,
+            quest.context,
+            rung=rung,
+            stage=quest.key,
+        )
+        _tell(quest, losses, found, below, rung)
+        left = [
+            _with_loss(m, found[key] / whole)
+            for m in left
+            if (key := key_of(np.array(m.genome))) in found
+        ]
+        below, losses = rung, {**losses, **found}
+    return _delivered(left, goals, settings.points)
+
+
+def _rungs(
+    quest: Quest, names: Mapping[str, Member]
+) -> Iterator[tuple[str, int, Callable[[str], float]]]:
+    """(name, members for each point, loss of one) of every rung between the first and the last."""
+    settings, shop = quest.settings, quest.shop
+    available = len(quest.context.data.validation)
+
+    def judged(name: str) -> float:
+        variant = quest.variant(names[name])
+        return shop.loss(shop.built(variant), variant, settings.rank_examples)
+
+    def trained(name: str) -> float:
+        variant = quest.variant(names[name])
+        key = f"{quest.key} brief {name}"
+        network = shop.trained(variant, quest.training(), epochs=None, key=key)
+        return shop.loss(network, variant, settings.rank_examples or available)
+
+    if settings.rank_examples and min(settings.rank_examples, available) > settings.screen_examples:
+        count = min(settings.rank_examples, available)
+        yield f"the rung of {count} examples", ON_SECOND, judged
+    if settings.screen_steps:
+        yield f"the rung of {settings.screen_steps} steps", ON_THIRD, trained
+
+
+def _tell(
+    quest: Quest, cheap: Mapping[str, float], dear: Mapping[str, float], below: str, rung: str
+) -> None:
+    both = [name for name in cheap if name in dear]
+    correlation = rank_correlation(cheap, dear)
+    sentence = trust(correlation, below, rung, len(both))
+    facts = {
+        "search": quest.key,
+        "rungs": [below, rung],
+        "tau": None if np.isnan(correlation) else correlation,
+        "candidates": len(both),
+        "says": sentence,
+    }
+    quest.context.journal.once(f"{quest.key} tau {rung}", partial(dict, rung=facts))
+    quest.context.progress.say(sentence)
+
+
+def _spread_by_loss(members: Sequence[Member], count: int) -> list[Member]:
+    ordered = {str(m.number): m for m in sorted(members, key=lambda m: m.outcome.values)}
+    return [ordered[name] for name in spread(list(ordered), count)] if count else []
+
+
+def _best(members: Sequence[Member], goals: Goals, count: int) -> list[Member]:
+    """By rank, and within a rank by the room around."""
+    if not members:
+        return []
+    values = np.array([m.outcome.values for m in members]).reshape(-1, len(goals))
+    found = standing(values)
+    places = sorted(
+        range(len(members)), key=lambda n: (found.ranks[n], -found.crowding[n], members[n].number)
+    )
+    return [members[place] for place in places[:count]]
+
+
+def _with_loss(member: Member, loss: float) -> Member:
+    outcome = Outcome((loss, *member.outcome.values[1:]), member.outcome.violation)
+    return Member(member.number, member.generation, member.genome, outcome)
+
+
+def _delivered(members: Sequence[Member], goals: Goals, count: int) -> list[Member]:
+    """The front of what is left, spread over the first cost."""
+    values = np.array([m.outcome.values for m in members]).reshape(-1, len(goals))
+    front = sorted(
+        (members[place] for place in non_dominated(values)),
+        key=lambda m: (m.outcome.values[1:], m.number),
+    )
+    names = {str(m.number): m for m in front}
+    return [names[name] for name in spread(list(names), count)]
+
+
+def delivered(quest: Quest, member: Member, candidate: Candidate, name: str) -> Candidate | None:
+    """The member trained in full and judged in torch; None if that fails."""
+    context, variant = quest.context, quest.variant(member)
+    path = context.network_path(name)
+
+    def work() -> dict[str, Any]:
+        epochs = quest.settings.epochs
+        network = quest.shop.trained(variant, quest.training(), epochs=epochs, key=name)
+        save_network(network, path)
+        split = context.data.split("validation")
+        return {
+            "proxy": metric_in_torch(network, split, context),
+            "proxy_drop": quest.shop.loss(network, variant, len(split)),
+            "params": network.params,
+            "coded_bytes": packed_bytes(network),
+        }
+
+    done = attempt(f"{quest.key} train {name}", work, context, stage=quest.stage, candidate=name)
+    if done is None:
+        return None
+    costs = quest.shop.counter.of(variant, quest.shop.original)
+    figures = {
+        "proxy": (done["proxy"], context.task.metric.unit),
+        "proxy_drop": (done["proxy_drop"], context.task.metric.unit),
+        "params": (done["params"], ""),
+        "macs": (costs["macs"], "MACs"),
+        "coded_bytes": (done["coded_bytes"], "B"),
+    }
+    settings: dict[str, Any] = {
+        quest.stage: {
+            "algorithm": quest.settings.algorithm,
+            "genome": key_of(np.array(member.genome)),
+            "epochs": quest.settings.epochs,
+            **quest.encoding.describe(np.array(member.genome)),
+        }
+    }
+    return Candidate(
+        id=name,
+        network=load_saved(path, context.original.the_network().module),
+        parent=candidate.id,
+        stage=quest.stage,
+        settings=settings,
+        history=(*candidate.history, settings),
+    ).measured(
+        *(
+            Measurement(quantity=quantity, value=value, unit=unit, estimated=True)
+            for quantity, (value, unit) in figures.items()
+        )
+    )
+
+
+def packed_bytes(network: Network) -> int:
+    """Length of the `.lil` file of the network's float file."""
+    return len(encode(_float_file(network))[0])
