@@ -17,6 +17,7 @@ from lilliput.cli_options import (
     LIMITS,
     OUTPUT,
     TIME,
+    WORKERS,
     Data,
     Isa,
     Json,
@@ -34,6 +35,7 @@ from lilliput.cli_options import (
     Threads,
     Track,
     Weights,
+    Workers,
     file_shape,
     folder_of,
     option,
@@ -93,6 +95,7 @@ def compress(
         int | None, Option(min=0, help="Of a full training.", rich_help_panel=TIME)
     ] = None,
     seed: Seed = 0,
+    workers: Workers = "1",
     out: Out = None,
     track: Track = None,
     dry_run: Annotated[
@@ -126,6 +129,7 @@ def compress(
         "seed": seed,
         "time_budget_minutes": time_budget,
         "epochs": epochs,
+        "workers": workers,
     }
     if dry_run:
         console.show(verb.check_goals(verb.recipe_for(model, **goals)), as_json=json)
@@ -144,6 +148,7 @@ def run(
     recipe: Annotated[Path, Argument(help="A recipe, such as compress writes.")],
     out: Out = None,
     track: Track = None,
+    workers: Annotated[str | None, WORKERS] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -157,7 +162,7 @@ def run(
     loaded = Recipe.read(recipe)
     folder = folder_of(out, loaded.model.reference)
     _run(
-        lambda progress: verb(loaded, out=folder, track=track, progress=progress),
+        lambda progress: verb(loaded, out=folder, track=track, workers=workers, progress=progress),
         folder,
         json=json,
         quiet=quiet,

@@ -78,7 +78,8 @@ class Context:
     every comparison. `folder` is where files may be written, `networks` where weights of networks
     on their way go (the same, unless given). `root` is the run's folder, to which stored paths are
     relative. `checkpoints` is a folder for the state of trainings that must survive a crash; None
-    where there is no run.
+    where there is no run. `workers` says who evaluates a search's candidates: a number of
+    processes, "ray" or "ray://host:port".
     """
 
     data: Dataset
@@ -91,6 +92,7 @@ class Context:
     device: str = "cpu"
     train_threads: int = 1
     train_precision: Precision = "float32"
+    workers: str = "1"
     journal: Journal = field(default_factory=SilentJournal)
     progress: Progress = field(default_factory=SilentProgress)
     checkpoints: Path | None = None

@@ -106,6 +106,7 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
         device=recipe.device,
         train_threads=recipe.train_threads,
         train_precision=recipe.train_precision,
+        workers=recipe.workers,
         journal=run.journal,
         progress=progress,
     )

@@ -6,9 +6,17 @@ import pytest
 
 from lilliput.errors import LilliputError
 from lilliput.runtimes.base import RUNTIMES
-from lilliput.steps.base import STAGES, Selection, Step
+from lilliput.search.genomes import ENCODINGS
+from lilliput.steps.base import STAGES, Search, Selection, Step
 from lilliput.tasks.base import TASKS
-from lilliput.testing import RuntimeContract, StepContract, TaskContract
+from lilliput.testing import (
+    EncodingContract,
+    RuntimeContract,
+    SearchContract,
+    StepContract,
+    TaskContract,
+)
+from lilliput.testing.search_contracts import tiny_ground
 
 SETTINGS: dict[str, list[dict[str, object]]] = {
     "distill": [{"epochs": 1, "batch_size": 32}, {"epochs": 1, "batch_size": 16, "imitation": 1}],
@@ -43,6 +51,37 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
         {"values": 4, "economy": 0.01, "importance": "fisher", "epochs": 1, "batch_size": 32},
     ],
 }
+BRIEF: dict[str, object] = {
+    "population": 4,
+    "generations": 2,
+    "screen_examples": 24,
+    "rank_examples": 0,
+    "screen_steps": 2,
+    "tau_sample": 2,
+    "points": 2,
+    "epochs": 1,
+    "batch_size": 32,
+    "refit_examples": 32,
+    "max_drop": 90.0,
+}
+SEARCHES: dict[str, list[dict[str, object]]] = {
+    "search_bits": [BRIEF | {"filters": "widths", "activations": True}],
+    "search_filters": [
+        BRIEF | {"score_images": 32},
+        BRIEF | {"encoding": "masks", "algorithm": "paper", "criterion": "l2"},
+    ],
+    "shrink": [
+        {
+            "architectures": 1,
+            "finalists": 1,
+            "epochs": 1,
+            "screen_steps": 2,
+            "widths": [0.0],
+            "most_blocks": 1,
+            "batch_size": 32,
+        }
+    ],
+}
 SCRIPTED = ("null",)
 """Runtimes whose outputs are a script and not a network's."""
 
@@ -55,6 +94,27 @@ def steps() -> list[Step]:
             assert name in SETTINGS, f"give {name!r} settings for the contract tests"
             made += [kind.model_validate(settings) for settings in SETTINGS[name]]
     return made
+
+
+def searches() -> list[Search]:
+    made = []
+    for name in STAGES:
+        kind = STAGES[name]
+        if issubclass(kind, Search):
+            assert name in SEARCHES, f"give {name!r} settings for the contract tests"
+            made += [kind.model_validate(settings) for settings in SEARCHES[name]]
+    return made
+
+
+class TestSearches(SearchContract):
+    searches = searches()
+
+
+class TestEncodings(EncodingContract):
+    encodings = tuple(
+        lambda name=name: ENCODINGS[name](tiny_ground())  # type: ignore[misc]
+        for name in ENCODINGS
+    )
 
 
 class TestSteps(StepContract):

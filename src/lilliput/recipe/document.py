@@ -112,6 +112,11 @@ class Recipe(Noun):
     train_precision: Precision = Field(
         "float32", description="bfloat16: faster trainings on a CPU that multiplies in it"
     )
+    workers: str = Field(
+        "1",
+        pattern=r"^([1-9][0-9]{0,3}|ray(://.+)?)$",
+        description="who evaluates a search's candidates: processes, ray, or ray://host:port",
+    )
     stages: tuple[InstanceOf[Stage], ...] = Field(description="what is done, in this order")
 
     @model_validator(mode="before")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lilliput.reports.conditions import reading, told
 from lilliput.reports.inside import inside_of
+from lilliput.reports.searches import GENERATIONS, searches_of
 from lilliput.reports.snippet import loading_code
 from lilliput.reports.stages import STAGES_SAY, stage_rows
 from lilliput.reports.suffering import suffering_of
@@ -57,6 +58,8 @@ def page(summary: Summary) -> str:
         samples=_samples(summary),
         stages=[row.cells() for row in stage_rows(summary.history)],
         stages_say=STAGES_SAY,
+        searches=searches_of(summary.history),
+        generations=GENERATIONS,
         metric=metric_header(summary.rows),
         inside=inside_of(summary),
         suffering=[suffering_of(found) for found in summary.sensitivities],

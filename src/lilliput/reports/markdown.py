@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lilliput.reports.conditions import reading, told
 from lilliput.reports.inside import inside_of
+from lilliput.reports.searches import GENERATIONS, searches_of
 from lilliput.reports.snippet import loading_code
 from lilliput.reports.stages import STAGES_SAY, stage_rows
 from lilliput.reports.summary import Summary
@@ -22,6 +23,7 @@ def markdown(summary: Summary) -> str:
         *_files(summary),
         *_bill(summary),
         *_stages(summary),
+        *_searches(summary),
         *_failures(summary),
         "## How these figures were taken",
         _table(["", ""], [[c.label, f"`{c.text}`" if c.code else c.text] for c in told(summary)]),
@@ -77,6 +79,13 @@ def _stages(summary: Summary) -> Iterator[str]:
         columns += ["after", "time"]
         yield _table(columns, [row.cells() for row in rows])
         yield STAGES_SAY
+
+
+def _searches(summary: Summary) -> Iterator[str]:
+    for search in searches_of(summary.history):
+        yield f"## The search {search.name}"
+        yield _table(GENERATIONS, search.generations)
+        yield from search.says
 
 
 def _failures(summary: Summary) -> Iterator[str]:

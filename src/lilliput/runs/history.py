@@ -11,7 +11,8 @@ The events that are understood:
                `candidates`, is that candidate's latest state; sentences under `warnings` are for
                the reader; `sensitivity` is {layer: error} of the file whose id is `candidate`;
                `anatomy` and `samples` are of the file whose id is `of`; `sensitivities` are the
-               figures of a model, the latest of each model count
+               figures of a model, the latest of each model count; `generation` and `rung` are
+               facts of a search, which they name under `search`
 
 Notes of any other shape are kept in the journal and not needed here.
 """
@@ -48,7 +49,7 @@ class History:
     """A run as its journal tells it.
 
     `exhibits` holds "anatomy" and "samples" by candidate, `sensitivities` what was found out of
-    the layers of a model, by its name.
+    the layers of a model, by its name; `generations` and `rungs` those of each search, by its name.
     """
 
     records: Mapping[str, Record] = field(default_factory=dict)
@@ -60,6 +61,8 @@ class History:
     sensitivity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     exhibits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sensitivities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    generations: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    rungs: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     finished: Mapping[str, Any] | None = None
     began: str = ""
     ended: str = ""
@@ -80,6 +83,8 @@ class History:
             sensitivity=replay.sensitivity,
             exhibits=replay.exhibits,
             sensitivities=replay.sensitivities,
+            generations=replay.generations,
+            rungs=replay.rungs,
             finished=replay.finished,
             began=entries[0].time if entries else "",
             ended=entries[-1].time if entries else "",
@@ -108,6 +113,8 @@ class _Replay:
     sensitivity: dict[str, Mapping[str, float]] = field(default_factory=dict)
     exhibits: dict[str, dict[str, Any]] = field(default_factory=dict)
     sensitivities: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    generations: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    rungs: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     finished: Mapping[str, Any] | None = None
 
     def take(self, entry: Entry) -> None:
@@ -145,6 +152,9 @@ class _Replay:
             self.sensitivity[str(told.get("candidate"))] = told["sensitivity"]
         if isinstance(found := told.get("sensitivities"), Mapping):
             self.sensitivities[str(found.get("model"))] = found
+        for kept, word in ((self.generations, "generation"), (self.rungs, "rung")):
+            if isinstance(found := told.get(word), Mapping) and "search" in found:
+                kept.setdefault(str(found["search"]), []).append(found)
         for name in ("anatomy", "samples"):
             if isinstance(told.get(name), Mapping):
                 self.exhibits.setdefault(str(told.get("of")), {})[name] = told[name]

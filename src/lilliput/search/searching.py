@@ -62,7 +62,6 @@ class Quest:
         shop: Builds and judges variants.
         settings: How long, at what.
         context: Of the run.
-        workers: Who evaluates.
     """
 
     key: str
@@ -71,7 +70,6 @@ class Quest:
     shop: Workshop
     settings: EvolutionSettings
     context: Context
-    workers: str = "1"
 
     def variant(self, member: Member) -> Variant:
         return self.encoding.express(np.array(member.genome))
@@ -190,7 +188,7 @@ def evolved(quest: Quest) -> Evolution[Variant]:
         quest.stage,
         partial(_score, quest),
         context,
-        quest.workers,
+        context.workers,
         partial(_latencies, quest) if "latency" in settings.objectives else None,
     )
     for number in range(1, settings.generations + 1):

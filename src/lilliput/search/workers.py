@@ -79,7 +79,8 @@ def _on_ray(work: Callable[[A], B], items: Sequence[A], address: str) -> Iterato
         import ray
     except ImportError as error:
         raise Missing(
-            "Ray is not installed", hint='pip install "ray[default]>=2.9", or give a number'
+            "Ray is not installed",
+            hint='pip install "lilliput[ray]"; or give a number of processes',
         ) from error
     if not ray.is_initialized():
         ray.init(address=None if address == RAY else address, log_to_driver=False)

@@ -17,6 +17,7 @@ def run(
     *,
     out: Path | str | None = None,
     track: str | Sequence[str] | None = None,
+    workers: str | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Run a recipe in a new folder.
@@ -25,6 +26,8 @@ def run(
         recipe: A recipe, or the file that holds one.
         out: The run's folder, `runs/<model>-<date>-<time>` unless given.
         track: Where the run is shown while it goes on: "mlflow", "tensorboard", or both.
+        workers: Who evaluates a search's candidates: a number of processes, "ray", or
+            "ray://host:port"; as the recipe says unless given.
         progress: Watches.
 
     Returns:
@@ -37,6 +40,8 @@ def run(
     """
     watched, trackers = progress or SilentProgress(), chosen(track)
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    if workers is not None:
+        loaded = Recipe.model_validate({**dict(loaded), "workers": workers})
     from lilliput.pipeline import execute
 
     with (
