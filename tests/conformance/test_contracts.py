@@ -6,7 +6,7 @@ import pytest
 
 from lilliput.errors import LilliputError
 from lilliput.runtimes.base import RUNTIMES
-from lilliput.search.genomes import ENCODINGS
+from lilliput.search.genomes import ENCODINGS, Encoding, Variant
 from lilliput.steps.base import STAGES, Search, Selection, Step
 from lilliput.tasks.base import TASKS
 from lilliput.testing import (
@@ -110,11 +110,18 @@ class TestSearches(SearchContract):
     searches = searches()
 
 
+class Registered:
+    """Makes the encoding of this name for the tiny network."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self) -> Encoding[Variant]:
+        return ENCODINGS[self.name](tiny_ground())
+
+
 class TestEncodings(EncodingContract):
-    encodings = tuple(
-        lambda name=name: ENCODINGS[name](tiny_ground())  # type: ignore[misc]
-        for name in ENCODINGS
-    )
+    encodings = tuple(map(Registered, ENCODINGS))
 
 
 class TestSteps(StepContract):

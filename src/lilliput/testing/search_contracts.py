@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class EncodingContract:
     def test_crossover_hands_on_what_both_have(self, made: Callable[[], Encoding[Any]]) -> None:
         encoding, rng = made(), np.random.default_rng(2)
         genomes = self.drawn(encoding)
-        for one, other in zip(genomes, genomes[1:], strict=False):
+        for one, other in pairwise(genomes):
             first, second = encoding.crossover(one, other, rng)
             pairs = np.sort([first, second], axis=0), np.sort([one, other], axis=0)
             assert np.array_equal(*pairs)
@@ -155,9 +156,11 @@ class SearchContract:
         with JournalFile(tmp_path / "whole.jsonl") as journal:
             whole = self.found(stage, tmp_path / "whole", journal)
             entries = len(journal.entries)
-        with JournalFile(tmp_path / "stopped.jsonl") as journal:
-            with pytest.raises(KeyboardInterrupt):
-                self.found(stage, tmp_path / "stopped", _Halting(journal, entries // 2))
+        with (
+            JournalFile(tmp_path / "stopped.jsonl") as journal,
+            pytest.raises(KeyboardInterrupt),
+        ):
+            self.found(stage, tmp_path / "stopped", _Halting(journal, entries // 2))
         with JournalFile(tmp_path / "stopped.jsonl") as journal:
             resumed = self.found(stage, tmp_path / "stopped", journal)
             done = len(journal.entries)

@@ -1,0 +1,119 @@
+"""Each genome once a run, by any number of workers; failures are kept."""
+
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lilliput.errors import LilliputError, Missing
+from lilliput.runs.journal import JournalFile
+from lilliput.search.evaluation import Evaluations, Scales
+from lilliput.search.ladder import rank_correlation, trust
+from lilliput.search.workers import mapped
+from lilliput.testing.tiny import tiny_context
+
+GENOMES = [np.array([n, 1]) for n in range(5)]
+
+
+def score(genome):
+    if genome[0] == 3:
+        raise ValueError("three is bad luck")
+    return {"loss": float(genome[0]), "bytes": 10.0 * genome.sum()}
+
+
+@pytest.fixture
+def journalled(tmp_path, monkeypatch):
+    monkeypatch.delenv("LILLIPUT_DEBUG", raising=False)
+    with JournalFile(tmp_path / "journal.jsonl") as journal:
+        yield replace(tiny_context(tmp_path), journal=journal)
+
+
+def test_a_second_time_comes_from_the_journal(journalled):
+    calls = []
+
+    def counted(genome):
+        calls.append(genome.tolist())
+        return score(genome)
+
+    evaluate = Evaluations("search", "stage", counted, journalled)
+    first = evaluate(GENOMES, label="once")
+    assert evaluate(GENOMES[::-1], label="twice") == first[::-1]
+    assert len(calls) == 5
+
+
+def test_the_number_of_workers_changes_nothing(journalled):
+    alone = Evaluations("one", "stage", score, journalled)(GENOMES, label="alone")
+    many = Evaluations("two", "stage", score, journalled, "2")(GENOMES, label="many")
+    assert alone == many
+
+
+def test_a_failure_is_an_outcome(journalled):
+    told = Evaluations("search", "stage", score, journalled)(GENOMES, label="x")
+    scales = Scales.of(("loss", "bytes"), {"loss": 50.0, "bytes": 40.0}, 2.5)
+    outcomes = [scales.outcome(one) for one in told]
+    assert outcomes[3].failed == "ValueError: three is bad luck"
+    assert outcomes[2].values == (2 / 50, 30 / 40)
+    assert [o.feasible for o in outcomes] == [True, True, True, False, False]
+    assert scales.goals.reference == (0.05, 1.0)
+    assert scales.outcome({"loss": float("nan"), "bytes": 1.0}).failed
+
+
+def test_what_is_measured_is_measured_here_and_of_sound_candidates_alone(journalled):
+    seen = []
+
+    def measure(genomes):
+        seen.extend(genome.tolist() for genome in genomes)
+        return [{"latency": 0.5} for _ in genomes]
+
+    told = Evaluations("search", "stage", score, journalled, "1", measure)(GENOMES, label="x")
+    assert seen == [[0, 1], [1, 1], [2, 1], [4, 1]]
+    assert told[0]["latency"] == 0.5
+    assert "latency" not in told[3]
+
+
+def test_workers_that_are_none_are_refused():
+    with pytest.raises(LilliputError, match="no workers 'many'") as refused:
+        list(mapped(str, [1], "many"))
+    assert "number of processes" in str(refused.value)
+
+
+def test_without_ray_the_command_that_installs_it_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(Missing, match="Ray is not installed") as missing:
+        list(mapped(str, [1], "ray"))
+    assert 'pip install "lilliput[ray]"' in str(missing.value)
+
+
+def test_ray_is_given_the_work_once_and_answers_in_order(monkeypatch):
+    ray = types.ModuleType("ray")
+    begun: list[object] = []
+
+    class Task:
+        def __init__(self, function):
+            self.remote = function
+
+    ray.is_initialized = lambda: bool(begun)
+    ray.init = lambda **facts: begun.append(facts)
+    ray.put = lambda value: value
+    ray.get = lambda value: value
+    ray.remote = lambda **_facts: Task
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert list(mapped(lambda n: n * n, [3, 1, 2], "ray://pi:10001")) == [9, 1, 4]
+    assert begun == [{"address": "ray://pi:10001", "log_to_driver": False}]
+
+
+def test_rank_correlation_of_rungs():
+    cheap = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
+    assert rank_correlation(cheap, dict(zip("abcd", (9, 8, 7, 6), strict=True))) == -1
+    assert rank_correlation(cheap, {"a": 1.0, "b": 2.0, "c": 4.0, "d": 3.0}) == pytest.approx(2 / 3)
+    assert np.isnan(rank_correlation(cheap, {"a": 1.0, "b": 2.0}))
+
+
+def test_a_poor_order_is_not_to_be_trusted():
+    assert "do not trust rung 0" in trust(0.4, "rung 0", "rung 1", 9)
+    assert "do not trust" not in trust(0.6, "rung 0", "rung 1", 9)
+    assert "say nothing" in trust(float("nan"), "rung 0", "rung 1", 2)
