@@ -27,10 +27,11 @@ def ground_of(name: str) -> Ground:
     return Ground(network, analysis, class_scores(network, analysis, "l2"))
 
 
-@pytest.mark.parametrize("name", ["residual", "plain", "depthwise", "concat"])
+NETWORKS = ("plain", "residual", "zero_padded_shortcut", "depthwise_separable", "concat", "grouped")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_masked_is_cut_for_random_strings(name):
-    if name not in zoo():
-        pytest.skip(f"no {name!r} in the zoo")
     ground = ground_of(name)
     masks, rng = Masks(ground), np.random.default_rng(0)
     one_each = masks.repair(np.zeros_like(masks.levels))
@@ -45,6 +46,20 @@ def test_masked_is_cut_for_random_strings(name):
         scale = max(float(expected.abs().max()), 1e-6)
         assert float((ours - expected).abs().max()) / scale < 1e-5
         assert smaller.params == ground.analysis.params(gone)
+
+
+def test_masking_the_weights_of_a_layer_alone_is_not_cutting_it():
+    """A channel without weights still emits its bias, or the shift of its norm."""
+    ground = ground_of("bias_without_norm")
+    group = ground.analysis.prunable[0]
+    layer = next(m.layer for m in group.members if m.tensor.endswith("weight") and m.dim == 0)
+    smaller = cut(ground.network, ground.analysis, group.classes[:1], verify=False)
+    twin = ground.network.copy()
+    (inputs,) = ground.network.example(2)
+    with torch.no_grad():
+        twin.module.get_submodule(layer).weight[:1] = 0
+        ours, theirs = twin.module(inputs), smaller.module(inputs)
+    assert not torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_all_ones_is_the_network_itself_bit_for_bit():
