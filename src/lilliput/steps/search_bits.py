@@ -56,6 +56,10 @@ class SearchBits(EvolutionSettings, Search):
         refuse_unsearchable(self.name, context, labels=False)
 
     def explore(self, candidate: Candidate, context: Context) -> Iterator[Candidate]:
+        yield from explored(self.quest(candidate, context), candidate, suffix="bits")
+
+    def quest(self, candidate: Candidate, context: Context) -> Quest:
+        """All that the search of this candidate works with."""
         network = candidate.the_network()
         analysis = analyse(network)
         if self.filters == "none":
@@ -72,7 +76,7 @@ class SearchBits(EvolutionSettings, Search):
             activations=self.activations,
         )
         name = "bits" if self.filters == "none" else f"{self.filters}+bits"
-        quest = Quest(
+        return Quest(
             f"{self.name} {candidate.id}",
             self.name,
             ENCODINGS[name](ground),
@@ -80,4 +84,3 @@ class SearchBits(EvolutionSettings, Search):
             self,
             context,
         )
-        yield from explored(quest, candidate, suffix="bits")

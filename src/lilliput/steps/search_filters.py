@@ -48,6 +48,10 @@ class SearchFilters(EvolutionSettings, Search):
         refuse_unsearchable(self.name, context, labels=self.criterion in NEEDS_LABELS)
 
     def explore(self, candidate: Candidate, context: Context) -> Iterator[Candidate]:
+        yield from explored(self.quest(candidate, context), candidate, suffix="filters")
+
+    def quest(self, candidate: Candidate, context: Context) -> Quest:
+        """All that the search of this candidate works with."""
         network = candidate.the_network()
         analysis = analyse(network)
         ground = Ground(
@@ -57,7 +61,7 @@ class SearchFilters(EvolutionSettings, Search):
             protected=protected_classes(network, analysis, self.protect),
             multiple_of=self.multiple_of,
         )
-        quest = Quest(
+        return Quest(
             f"{self.name} {candidate.id}",
             self.name,
             ENCODINGS[self.encoding](ground),
@@ -65,4 +69,3 @@ class SearchFilters(EvolutionSettings, Search):
             self,
             context,
         )
-        yield from explored(quest, candidate, suffix="filters")
