@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import types
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from lilliput.errors import LilliputError, Missing
 from lilliput.runs.journal import JournalFile
 from lilliput.search.evaluation import Evaluations, Scales
 from lilliput.search.ladder import rank_correlation, trust
+from lilliput.search.searching import figures_of
 from lilliput.search.workers import mapped
+from lilliput.steps.search_filters import SearchFilters
 from lilliput.testing.tiny import tiny_context
 
 GENOMES = [np.array([n, 1]) for n in range(5)]
@@ -49,6 +53,14 @@ def test_the_number_of_workers_changes_nothing(journalled):
     alone = Evaluations("one", "stage", score, journalled)(GENOMES, label="alone")
     many = Evaluations("two", "stage", score, journalled, "2")(GENOMES, label="many")
     assert alone == many
+
+
+def test_what_workers_of_a_cluster_are_given_pickles(journalled):
+    settings = {"refit_examples": 32, "screen_examples": 16, "rank_examples": 0, "criterion": "l2"}
+    quest = SearchFilters(**settings).quest(journalled.original, journalled)
+    genome = quest.encoding.seeds()[1]
+    work = partial(figures_of, quest.silent())
+    assert pickle.loads(pickle.dumps(work))(genome) == work(genome)
 
 
 def test_a_failure_is_an_outcome(journalled):

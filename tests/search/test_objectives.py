@@ -73,6 +73,7 @@ def test_bit_operations_by_hand():
 def test_entropy_by_hand():
     assert entropy_bits(np.array([0, 1, 2, 3])) == 8
     assert entropy_bits(np.array([7, 7, 7])) == 0
+    assert entropy_bits(np.array([-1.0, -1.0, 1.0, 1.0])) == 4
     assert entropy_bits(np.array([0, 0, 0, 1])) == pytest.approx(4 * 0.811278, abs=1e-5)
 
 

@@ -15,6 +15,7 @@ the weight of an input that is always 1.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,13 @@ def grams(
         batches: Network inputs, (N, ...) each, as arrays or tensors.
     """
     module = network.copy().module
-    parts = {path: part for path, part in module.named_modules() if path in _fitted(analysis)}
+    fitted = _fitted(analysis)
+    owners = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
+    parts = {
+        path: part
+        for path, part in module.named_modules()
+        if path in fitted and owners[id(part.weight)] == 1
+    }
     sums = {path: torch.zeros(()) for path, part in parts.items() if _fits(part)}
     handles = [parts[path].register_forward_pre_hook(_adding(sums, path)) for path in sums]
     with torch.no_grad(), evaluating(module):

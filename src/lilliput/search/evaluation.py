@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Evaluations:
     Attributes:
         key: Names the search in the journal.
         stage: Whose search it is, for failures.
-        score: Figures of one genome; runs on workers, and writes nothing.
+        score: Figures of one genome; goes to workers, so that it must pickle for a cluster.
         context: Journal and progress.
         workers: Who evaluates, as `mapped` takes it.
         measure: More figures of several genomes, taken by this process, one after the other.
@@ -73,7 +74,8 @@ class Evaluations:
         """Figures of each genome, or {"failed": facts}, in their order."""
         known = [self.context.journal.recall(self._name(genome)) for genome in genomes]
         fresh = [g for g, before in zip(genomes, known, strict=True) if before is None]
-        results = mapped(self._guarded, [g.tolist() for g in fresh], self.workers)
+        work = partial(_guarded, self.score, self.stage)
+        results = mapped(work, [g.tolist() for g in fresh], self.workers)
         shown = self.context.progress.track(
             zip(fresh, results, strict=True), label=label, total=len(fresh)
         )
@@ -105,9 +107,11 @@ class Evaluations:
     def _name(self, genome: Genome) -> str:
         return f"{self.key} genome {key_of(genome)}"
 
-    def _guarded(self, genes: list[int]) -> dict[str, Any]:
-        genome = np.array(genes, np.int64)
-        try:
-            return dict(self.score(genome))
-        except Exception as error:  # noqa: BLE001  # whatever a user's network provokes
-            return {FAILED: failure(error, stage=self.stage, candidate=key_of(genome))}
+
+def _guarded(score: Score, stage: str, genes: list[int]) -> dict[str, Any]:
+    """Figures, or the facts of a failure: what a worker gives back."""
+    genome = np.array(genes, np.int64)
+    try:
+        return dict(score(genome))
+    except Exception as error:  # noqa: BLE001  # whatever a user's network provokes
+        return {FAILED: failure(error, stage=stage, candidate=key_of(genome))}

@@ -7,7 +7,7 @@ it asked for, gets the answers from the journal, and so ends where an undisturbe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from lilliput.attempts import attempt
 from lilliput.candidate import Candidate
 from lilliput.codec.bill import GRAPH, HEADER
 from lilliput.codec.container import encode
-from lilliput.context import Context
+from lilliput.context import Context, SilentJournal, SilentProgress
 from lilliput.errors import Refused
 from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
@@ -73,6 +73,11 @@ class Quest:
 
     def variant(self, member: Member) -> Variant:
         return self.encoding.express(np.array(member.genome))
+
+    def silent(self) -> Quest:
+        """The same without any tie to this process: what workers are given."""
+        context = replace(self.context, journal=SilentJournal(), progress=SilentProgress())
+        return replace(self, context=context, shop=replace(self.shop, context=context))
 
     def training(self) -> Training:
         settings = self.settings
@@ -186,7 +191,7 @@ def evolved(quest: Quest) -> Evolution[Variant]:
     evaluate = Evaluations(
         quest.key,
         quest.stage,
-        partial(_score, quest),
+        partial(figures_of, quest.silent()),
         context,
         context.workers,
         partial(_latencies, quest) if "latency" in settings.objectives else None,
@@ -203,7 +208,8 @@ def evolved(quest: Quest) -> Evolution[Variant]:
     return evolution
 
 
-def _score(quest: Quest, genome: Genome) -> Figures:
+def figures_of(quest: Quest, genome: Genome) -> Figures:
+    """What the first rung says of a genome: its loss, and every cost that is counted."""
     variant = quest.encoding.express(genome)
     return quest.shop.figures(variant, quest.settings.screen_examples)
 
