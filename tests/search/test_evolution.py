@@ -125,6 +125,9 @@ def test_a_space_that_runs_out_ends_quietly():
         def mutate(self, genome, rng):
             return genome
 
+        def crossover(self, one, other, rng):
+            return one, other
+
     engine = Evolution(Two(), GOALS, population=8)
     grown(engine, 3)
     assert len(engine.archive) == 2

@@ -1,0 +1,157 @@
+"""The two searches as stages: settings, refusals, and what they deliver."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from lilliput.candidate import Candidate
+from lilliput.data.dataset import Split
+from lilliput.errors import LilliputError, Refused
+from lilliput.export.onnx_file import export_network
+from lilliput.runs.journal import JournalFile
+from lilliput.search.searching import evolved, explored, finalists
+from lilliput.steps.search_bits import SearchBits
+from lilliput.steps.search_filters import SearchFilters
+from lilliput.testing.tiny import tiny_context, tiny_network
+
+BRIEF = {
+    "population": 6,
+    "generations": 2,
+    "screen_examples": 24,
+    "rank_examples": 48,
+    "screen_steps": 1,
+    "tau_sample": 2,
+    "points": 2,
+    "epochs": 0,
+    "batch_size": 32,
+    "refit_examples": 32,
+    "max_drop": 90.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"objectives": ["bytes", "loss"]}, "the first objective is loss, not bytes"),
+        ({"objectives": ["loss", "macs", "macs"]}, "an objective is given twice"),
+        ({"objectives": ["loss"]}, "at least 2"),
+        ({"max_drop": 1, "min_metric": 90}, "not both"),
+        ({"population": 2}, "greater than or equal to 4"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, says):
+    with pytest.raises(ValidationError, match=says):
+        SearchFilters.model_validate(settings)
+
+
+def test_a_file_cannot_be_imitated(tmp_path):
+    context = tiny_context(tmp_path)
+    file = export_network(tiny_network(), tmp_path / "tiny.onnx")
+    given = context.original
+    context = replace(context, original=Candidate("original", artifact=file))
+    for stage in (SearchFilters(), SearchBits()):
+        with pytest.raises(Refused, match=f"{stage.name} has no teacher") as refused:
+            stage.requires(given, context)
+        assert "factory" in str(refused.value)
+
+
+def test_labels_are_needed_to_judge(tmp_path):
+    context = tiny_context(tmp_path)
+    data = context.data
+    blind = replace(context, data=replace(data, validation=Split(data.validation.inputs)))
+    with pytest.raises(Refused, match="these have no labels"):
+        SearchFilters().requires(context.original, blind)
+    untold = replace(context, data=replace(data, train=Split(data.train.inputs)))
+    with pytest.raises(Refused, match="needs labels") as refused:
+        SearchFilters(criterion="taylor").requires(context.original, untold)
+    assert "criterion: output" in str(refused.value)
+    SearchFilters().requires(context.original, untold)
+
+
+def test_a_glob_that_matches_nothing_is_refused(tmp_path):
+    context = tiny_context(tmp_path)
+    with pytest.raises(LilliputError, match="no layer of 'tiny' matches 'stam'"):
+        SearchBits(protect=["stam"]).requires(context.original, context)
+
+
+def test_delivered_weights_lie_on_their_grids_and_are_held(tmp_path):
+    context = tiny_context(tmp_path)
+    stage = SearchBits(**{**BRIEF, "epochs": 1}, bits=(2, 4), protect=["classify"])
+    children = list(stage.explore(context.original, context))
+    fewer = 0
+    for child in children:
+        network, told = child.the_network(), child.settings["search_bits"]["weight_bits"]
+        assert "classify" not in told
+        for path, bits in told.items():
+            weight = network.module.get_submodule(path).weight.detach()
+            assert (network.held.get(f"{path}.weight") == "fixed") == (bits < 32)
+            if bits < 32:
+                fewer += 1
+                assert all(len(row.unique()) <= 2**bits - 1 for row in weight.flatten(1))
+    assert fewer
+
+
+def test_latency_is_measured_once_for_equal_widths(tmp_path, monkeypatch):
+    from lilliput.search import searching
+
+    asked = []
+
+    def measured(networks, _original, _context):
+        asked.extend(networks)
+        return {key: float(n.params) / 3000 for key, n in networks.items()}
+
+    monkeypatch.setattr(searching, "measured_latencies", measured)
+    stage = SearchFilters(
+        **BRIEF, objectives=("loss", "bytes", "latency"), algorithm="nsga3", encoding="masks"
+    )
+    with JournalFile(tmp_path / "journal.jsonl") as journal:
+        context = replace(tiny_context(tmp_path), journal=journal)
+        evolution = evolved(stage.quest(context.original, context))
+    assert len(asked) == len(set(asked)) <= len(evolution.archive)
+    assert all(len(member.outcome.values) == 3 for member in evolution.archive.values())
+
+
+def test_min_metric_is_a_limit_on_the_loss(tmp_path):
+    context = tiny_context(tmp_path)
+    settings = {**BRIEF, "max_drop": None, "min_metric": 1e9}
+    quest = SearchFilters(**settings).quest(context.original, context)
+    evolution = evolved(quest)
+    assert not evolution.front()
+    assert evolution.hypervolumes[-1] == 0
+    assert finalists(quest, evolution), "the nearest are delivered all the same"
+
+
+def test_what_climbs_is_journalled_with_the_trust_it_deserves(tmp_path):
+    with JournalFile(tmp_path / "journal.jsonl") as journal:
+        context = replace(tiny_context(tmp_path), journal=journal)
+        quest = SearchFilters(**BRIEF).quest(context.original, context)
+        children = list(explored(quest, context.original, suffix="filters"))
+        results = [entry.facts.get("result", {}) for entry in journal.entries]
+    rungs = [told["rung"] for told in results if "rung" in told]
+    assert [len(told["rungs"]) for told in rungs] == [2, 2]
+    assert all("andidates" in told["says"] for told in rungs)
+    assert [child.id for child in children] == [
+        f"original-filters{number}" for number in range(1, len(children) + 1)
+    ]
+    sizes = [child.value("params") for child in children]
+    assert sizes == sorted(sizes)
+    assert all(torch.isfinite(torch.tensor(child.value("proxy"))) for child in children)
+
+
+def test_a_held_form_survives_the_fit(tmp_path):
+    """Zeros that an earlier step made stay zeros: fitted layers are those without a form."""
+    context = tiny_context(tmp_path)
+    network = tiny_network().copy()
+    with torch.no_grad():
+        network.module.block1.conv1.weight[:, ::2] = 0
+    network = replace(network, held={"block1.conv1.weight": "zeros"})
+    quest = SearchFilters(**BRIEF).quest(Candidate("sparse", network=network), context)
+    genome = quest.encoding.seeds()[2]
+    built = quest.shop.narrowed(quest.encoding.express(genome), verify=True)
+    before = set(np.unique(network.module.block1.conv1.weight.detach().numpy()))
+    assert set(np.unique(built.module.block1.conv1.weight.detach().numpy())) <= before
