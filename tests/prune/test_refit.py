@@ -23,7 +23,7 @@ def chain() -> Network:
         nn.Conv2d(8, 6, 3),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(6 * 4, 5),
+        nn.Linear(6 * 16, 5),
     )
     return Network(module.eval(), (TensorSpec(name="x", shape=(None, 3, 12, 12)),), "chain")
 

@@ -135,7 +135,7 @@ def test_a_space_that_runs_out_ends_quietly():
 
 def test_failures_are_kept_and_neither_breed_nor_lead():
     def judge(genome):
-        return Outcome.failure("it burnt") if genome.sum() < 6 else worth(genome)
+        return Outcome.failure("it burnt") if genome.sum() < 16 else worth(genome)
 
     engine = grown(evolution(), 8, judge)
     failed = [m for m in engine.archive.values() if m.outcome.failed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from lilliput.data.dataset import Split
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
 from lilliput.runs.journal import JournalFile
-from lilliput.search.searching import evolved, explored, finalists
+from lilliput.search.members import Goals, Member, Outcome
+from lilliput.search.searching import evolved, explored, finalists, worth_delivering
 from lilliput.steps.search_bits import SearchBits
 from lilliput.steps.search_filters import SearchFilters
 from lilliput.testing.tiny import tiny_context, tiny_network
@@ -141,6 +143,17 @@ def test_what_climbs_is_journalled_with_the_trust_it_deserves(tmp_path):
     sizes = [child.value("params") for child in children]
     assert sizes == sorted(sizes)
     assert all(torch.isfinite(torch.tensor(child.value("proxy"))) for child in children)
+
+
+def test_the_knee_is_delivered_first_and_the_near_original_last():
+    goals = Goals(("loss", "bytes"), (1.0, 1.0))
+    rows = [(0.0, 0.98), (0.01, 0.3), (0.02, 0.2), (0.3, 0.1), (0.4, 0.9)]
+    members = [Member(n, 0, (n,), Outcome(row)) for n, row in enumerate(rows)]
+    chosen = [[m.number for m in worth_delivering(members, goals, n)] for n in (1, 2, 3, 9)]
+    assert chosen[0] == [2]
+    assert chosen[-1] == [3, 2, 1, 0]
+    assert all(set(fewer) < set(more) for fewer, more in pairwise(chosen))
+    assert worth_delivering([], goals, 3) == []
 
 
 def test_a_held_form_survives_the_fit(tmp_path):

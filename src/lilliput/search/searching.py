@@ -39,13 +39,16 @@ from lilliput.search.objectives import Counter, measured_latencies, widths_key
 from lilliput.search.rungs import metric_in_torch
 from lilliput.search.settings import EvolutionSettings
 from lilliput.search.shrinking import Training
-from lilliput.search.survival import non_dominated, standing
+from lilliput.search.survival import hypervolume, non_dominated, standing
 
 UNTRAINED_SHARE = 0.25
 """Of the metric: what a candidate may lose before any training, unless a limit is set."""
 
 ON_SECOND = 4
 """Members on the second rung for every network that is delivered."""
+
+BEYOND = 1.1
+"""Corner of the box that delivered networks are chosen in, the front itself lying in 0..1."""
 
 ON_THIRD = 2
 """Members with a short training for every network that is delivered."""
@@ -287,7 +290,7 @@ def finalists(quest: Quest, evolution: Evolution[Variant]) -> list[Member]:
             if (key := key_of(np.array(m.genome))) in found
         ]
         below, losses = rung, {**losses, **found}
-    return _delivered(left, goals, settings.points)
+    return worth_delivering(left, goals, settings.points)
 
 
 def _rungs(
@@ -353,15 +356,24 @@ def _with_loss(member: Member, loss: float) -> Member:
     return Member(member.number, member.generation, member.genome, outcome)
 
 
-def _delivered(members: Sequence[Member], goals: Goals, count: int) -> list[Member]:
-    """The front of what is left, spread over the first cost."""
+def worth_delivering(members: Sequence[Member], goals: Goals, count: int) -> list[Member]:
+    """Of the front of what is left, those that together dominate most; the cheapest first.
+
+    One by one, each adds most to the hypervolume of those before it: the first is the knee. The
+    box ends just beyond the front, so that what is hardly cheaper than the original adds little.
+    """
     values = np.array([m.outcome.values for m in members]).reshape(-1, len(goals))
-    front = sorted(
-        (members[place] for place in non_dominated(values)),
-        key=lambda m: (m.outcome.values[1:], m.number),
-    )
-    names = {str(m.number): m for m in front}
-    return [names[name] for name in spread(list(names), count)]
+    left = non_dominated(values)
+    if not left:
+        return []
+    low, high = values[left].min(0), values[left].max(0)
+    shares = (values - low) / np.maximum(high - low, 1e-12)
+    chosen: list[int] = []
+    while left and len(chosen) < count:
+        gains = [hypervolume(shares[[*chosen, place]], [BEYOND] * len(goals)) for place in left]
+        chosen.append(left.pop(int(np.argmax(gains))))
+    found = [members[place] for place in chosen]
+    return sorted(found, key=lambda m: (m.outcome.values[1:], m.number))
 
 
 def delivered(quest: Quest, member: Member, candidate: Candidate, name: str) -> Candidate | None:

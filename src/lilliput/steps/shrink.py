@@ -65,6 +65,9 @@ class Shrink(Search):
     batch_size: int | None = Field(None, ge=1, description="examples a step; unset: 16 to 128")
     reserve: float = Field(0.9, gt=0, le=1, description="share of max_drop that training may lose")
 
+    def requires(self, candidate: Candidate, context: Context) -> None:  # noqa: ARG002
+        self.check_kind(candidate)
+
     def explore(self, candidate: Candidate, context: Context) -> Iterator[Candidate]:
         """The original, then each finalist as soon as it is trained."""
         yield candidate
