@@ -68,7 +68,7 @@ def test_a_cut_network_comes_nearer_to_the_whole_one():
     analysis = analyse(network)
     gone = [n for group in analysis.prunable for n in group.classes[::2]]
     known = grams(network, analysis, batches())
-    assert set(known) == {"0", "2", "5"}
+    assert set(known) == {"2", "5"}, "the first layer reads what cannot be cut"
     smaller = cut(network, analysis, gone)
     before = smaller.module[5].weight.clone()
     fitted = refitted(smaller, network, analysis, gone, known)

@@ -120,12 +120,26 @@ def test_latency_is_measured_once_for_equal_widths(tmp_path, monkeypatch):
 
 def test_min_metric_is_a_limit_on_the_loss(tmp_path):
     context = tiny_context(tmp_path)
-    settings = {**BRIEF, "max_drop": None, "min_metric": 1e9}
-    quest = SearchFilters(**settings).quest(context.original, context)
+    low, high = ({**BRIEF, "max_drop": None, "min_metric": limit} for limit in (1.0, 101.0))
+    quest = SearchFilters(**low).quest(context.original, context)
+    whole = quest.shop.whole[24]
+    for member in evolved(quest).front():
+        assert member.outcome.values[0] * whole <= whole - 1.0 + 1e-9
+    with pytest.raises(Refused, match="min_metric 101 is no limit .* the original has"):
+        evolved(SearchFilters(**high).quest(context.original, context))
+
+
+def test_when_nothing_keeps_the_limit_the_nearest_climb(tmp_path):
+    context = tiny_context(tmp_path)
+    quest = SearchFilters(**BRIEF).quest(context.original, context)
     evolution = evolved(quest)
+    evolution.archive = {
+        key: replace(member, outcome=replace(member.outcome, violation=1.0))
+        for key, member in evolution.archive.items()
+    }
     assert not evolution.front()
-    assert evolution.hypervolumes[-1] == 0
-    assert finalists(quest, evolution), "the nearest are delivered all the same"
+    assert evolution.hypervolume() == 0
+    assert finalists(quest, evolution)
 
 
 def test_what_climbs_is_journalled_with_the_trust_it_deserves(tmp_path):

@@ -241,7 +241,13 @@ def _scales(quest: Quest) -> Scales:
     if settings.min_metric is not None:
         metric = quest.context.task.metric
         lost = whole - settings.min_metric
-        allowed = max(lost if metric.higher_is_better else -lost, 1e-6)
+        allowed = lost if metric.higher_is_better else -lost
+        if allowed <= 0:
+            raise Refused(
+                f"min_metric {settings.min_metric:g} is no limit on what is lost: the original has "
+                f"{whole:.2f} {metric.unit} on {len(split)} validation examples",
+                hint="give less than that, or `max_drop`",
+            )
     costs = shop.counter.of(Variant(), shop.original)
     wholes = {"loss": whole, "latency": 1.0, **costs}
     return Scales.of(settings.objectives, wholes, allowed)

@@ -11,7 +11,7 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.prune.from_context import scorer
 from lilliput.prune.groups import analyse
-from lilliput.prune.importance import norms
+from lilliput.prune.importance import class_scores
 from lilliput.prune.protect import matching_modules, protected_classes
 from lilliput.search.genomes import ENCODINGS, Ground
 from lilliput.search.searching import Quest, explored, refuse_unsearchable, workshop
@@ -63,7 +63,7 @@ class SearchBits(EvolutionSettings, Search):
         network = candidate.the_network()
         analysis = analyse(network)
         if self.filters == "none":
-            scores = norms(analysis, dict(network.module.named_parameters()), power=1)
+            scores = class_scores(network, analysis, "l1")
         else:
             scores = scorer(context, "output", self.refit_examples)(network, analysis)
         ground = Ground(
