@@ -125,7 +125,7 @@ def test_min_metric_is_a_limit_on_the_loss(tmp_path):
     whole = quest.shop.whole[24]
     for member in evolved(quest).front():
         assert member.outcome.values[0] * whole <= whole - 1.0 + 1e-9
-    with pytest.raises(Refused, match="min_metric 101 is no limit .* the original has"):
+    with pytest.raises(Refused, match=r"min_metric 101 is no limit .* the original has"):
         evolved(SearchFilters(**high).quest(context.original, context))
 
 
