@@ -37,6 +37,7 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
         {"density": 0.3, "small": 0},
         {"density": 0.3, "epochs": 1, "regrow": True, "score": "lamp", "batch_size": 32},
         {"pattern": "2:4", "score": "fisher", "score_images": 16},
+    ],
     "run_dct": [
         {"layers": ["block1.*"], "keep": 4, "epochs": 1, "batch_size": 32},
         {"layers": ["stem"], "basis": "svd", "energy": 0.8, "epochs": 0},
