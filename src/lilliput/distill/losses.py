@@ -80,6 +80,19 @@ class Imitation:
         return self.task.imitation(seen.output, seen.teacher_output, temperature=self.temperature)
 
 
+def scored_terms(
+    task: Task, imitation: float, temperature: float, *, labelled: bool
+) -> list[LossTerm]:
+    """The task's loss and the imitation of the teacher's scores; the latter alone unlabelled."""
+    terms: list[LossTerm] = []
+    if labelled and imitation < 1:
+        terms.append(Truth(task, weight=1 - imitation))
+    weight = imitation if labelled else 1.0
+    if weight > 0:
+        terms.append(Imitation(task, weight, temperature))
+    return terms
+
+
 class Hints(nn.Module):
     """Mean squared distance between normalised features of student and teacher.
 

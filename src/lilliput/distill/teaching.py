@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lilliput.context import Context
 from lilliput.distill.companions import Companion
 from lilliput.distill.loop import Schedule, train
-from lilliput.distill.losses import Imitation, LossTerm, Truth
+from lilliput.distill.losses import scored_terms
 from lilliput.distill.sources import Examples
 from lilliput.errors import Refused
 from lilliput.network import Network
@@ -50,14 +50,12 @@ def taught(
     check_teachable(context)
     source = Examples(context.data, context.task, network.preprocessing, lesson.batch_size)
     teacher = context.original.network if lesson.imitation > 0 or not source.labelled else None
-    share = (
-        lesson.imitation if teacher is not None and source.labelled else float(not source.labelled)
+    terms = scored_terms(
+        context.task,
+        lesson.imitation if teacher is not None else 0.0,
+        lesson.temperature,
+        labelled=source.labelled,
     )
-    terms: list[LossTerm] = []
-    if share < 1:
-        terms.append(Truth(context.task, weight=1 - share))
-    if share > 0:
-        terms.append(Imitation(context.task, share, lesson.temperature))
     return train(
         network,
         terms,

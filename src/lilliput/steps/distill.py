@@ -10,7 +10,7 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.distill.features import feature_channels
 from lilliput.distill.loop import Schedule, train
-from lilliput.distill.losses import Hints, LossTerm
+from lilliput.distill.losses import Hints, LossTerm, scored_terms
 from lilliput.distill.sources import Examples
 from lilliput.network import Network
 from lilliput.steps.base import STAGES, Kind, Step
@@ -26,7 +26,6 @@ from lilliput.steps.teaching import (
     Views,
     WeightDecay,
     require_teacher,
-    scored_terms,
     the_teacher,
 )
 

@@ -20,7 +20,7 @@ from lilliput.distill.features import (
     pooled,
 )
 from lilliput.distill.loop import Schedule, train
-from lilliput.distill.losses import INPUT, LossTerm
+from lilliput.distill.losses import INPUT, LossTerm, scored_terms
 from lilliput.distill.sources import Examples
 from lilliput.errors import Refused
 from lilliput.network import Network, flat_outputs
@@ -37,7 +37,6 @@ from lilliput.steps.teaching import (
     Views,
     WeightDecay,
     require_teacher,
-    scored_terms,
     the_teacher,
 )
 

@@ -29,6 +29,14 @@ from lilliput.prune.weights import (
     weights_of,
 )
 from lilliput.steps.base import STAGES, Kind, Step
+from lilliput.steps.teaching import (
+    BatchSize,
+    ImitationShare,
+    LearningRate,
+    Optimizer,
+    Temperature,
+    WeightDecay,
+)
 
 
 @STAGES.register("prune_weights")
@@ -70,12 +78,12 @@ class PruneWeights(Step):
     score_images: int = Field(256, ge=1, description="examples for the score fisher")
     bn_images: int = Field(512, ge=0, description="examples for batch-norm statistics")
     epochs: int = Field(0, ge=0, description="passes over the training split; 0 prunes at once")
-    learning_rate: float = Field(0.02, gt=0, description="peak of the cosine")
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="Nesterov SGD, or AdamW")
-    batch_size: int = Field(128, ge=1, description="examples a step")
-    weight_decay: float = Field(5e-4, ge=0, description="not applied to biases and norms")
-    temperature: float = Field(4.0, gt=0, description="softens the teacher's class scores")
-    imitation: float = Field(0.9, ge=0, le=1, description="share of the loss that is the teacher's")
+    learning_rate: LearningRate = 0.02
+    optimizer: Optimizer = "sgd"
+    batch_size: BatchSize = 128
+    weight_decay: WeightDecay = 5e-4
+    temperature: Temperature = 4.0
+    imitation: ImitationShare = 0.9
 
     @model_validator(mode="after")
     def _one_goal(self) -> Self:

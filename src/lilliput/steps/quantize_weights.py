@@ -23,6 +23,7 @@ from lilliput.prune.from_context import repairer
 from lilliput.prune.grids import Array, economical_integers, fit_steps, integers, limit_of
 from lilliput.prune.weights import by_glob, density_of, weights_of
 from lilliput.steps.base import STAGES, Kind, Step
+from lilliput.steps.teaching import BatchSize, ImitationShare, LearningRate, Optimizer, Temperature
 
 
 @STAGES.register("quantize_weights")
@@ -56,12 +57,12 @@ class QuantizeWeights(Step):
     score_images: int = Field(256, ge=1, description="examples for the importance")
     bn_images: int = Field(512, ge=0, description="examples for batch-norm statistics")
     epochs: int = Field(0, ge=0, description="passes over the training split, weights rounded")
-    learning_rate: float = Field(0.01, gt=0, description="peak of the cosine")
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="Nesterov SGD, or AdamW")
-    batch_size: int = Field(128, ge=1, description="examples a step")
+    learning_rate: LearningRate = 0.01
+    optimizer: Optimizer = "sgd"
+    batch_size: BatchSize = 128
     weight_decay: float = Field(1e-4, ge=0, description="not applied to biases, norms and steps")
-    temperature: float = Field(4.0, gt=0, description="softens the teacher's class scores")
-    imitation: float = Field(0.9, ge=0, le=1, description="share of the loss that is the teacher's")
+    temperature: Temperature = 4.0
+    imitation: ImitationShare = 0.9
 
     @field_validator("layer_bits")
     @classmethod

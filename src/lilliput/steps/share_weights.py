@@ -21,6 +21,7 @@ from lilliput.prune.curvature import importance_of
 from lilliput.prune.from_context import repairer
 from lilliput.prune.weights import by_glob, weights_of
 from lilliput.steps.base import STAGES, Kind, Step
+from lilliput.steps.teaching import BatchSize, ImitationShare, LearningRate, Optimizer, Temperature
 
 
 @STAGES.register("share_weights")
@@ -58,11 +59,11 @@ class ShareWeights(Step):
     score_images: int = Field(256, ge=1, description="examples for the importance")
     bn_images: int = Field(512, ge=0, description="examples for batch-norm statistics")
     epochs: int = Field(0, ge=0, description="passes over the training split, for the values")
-    learning_rate: float = Field(1e-3, gt=0, description="peak of the cosine")
-    optimizer: Literal["sgd", "adam"] = Field("adam", description="Nesterov SGD, or AdamW")
-    batch_size: int = Field(128, ge=1, description="examples a step")
-    temperature: float = Field(4.0, gt=0, description="softens the teacher's class scores")
-    imitation: float = Field(0.9, ge=0, le=1, description="share of the loss that is the teacher's")
+    learning_rate: LearningRate = 1e-3
+    optimizer: Optimizer = "adam"
+    batch_size: BatchSize = 128
+    temperature: Temperature = 4.0
+    imitation: ImitationShare = 0.9
 
     @field_validator("layer_values")
     @classmethod

@@ -1,4 +1,4 @@
-"""What the steps with a teacher have in common: settings, the teacher itself, losses on scores."""
+"""What the steps with a teacher have in common: settings, and the teacher itself."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lilliput.context import Context
-from lilliput.distill.losses import Imitation, LossTerm, Truth
 from lilliput.errors import Refused
 from lilliput.network import Network
-from lilliput.tasks.base import Task
 
 Epochs = Annotated[int, Field(ge=0, description="passes over the training split")]
 LearningRate = Annotated[float, Field(gt=0, description="peak of the cosine")]
@@ -47,16 +45,3 @@ def the_teacher(teacher: str | None, weights: Path | None, context: Context) -> 
 
     inputs = context.original.network.inputs if context.original.network is not None else None
     return load_network(teacher, weights=weights, inputs=inputs, data=context.data)
-
-
-def scored_terms(
-    task: Task, imitation: float, temperature: float, *, labelled: bool
-) -> list[LossTerm]:
-    """The task's loss and the imitation of the teacher's scores; the latter alone unlabelled."""
-    terms: list[LossTerm] = []
-    if labelled and imitation < 1:
-        terms.append(Truth(task, weight=1 - imitation))
-    weight = imitation if labelled else 1.0
-    if weight > 0:
-        terms.append(Imitation(task, weight, temperature))
-    return terms
