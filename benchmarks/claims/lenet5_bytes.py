@@ -32,8 +32,8 @@ POINTS = (
         "small",
         (
             *NARROW,
-            {"prune_weights": {**SPARSE, "density": 0.03, "epochs": 18}},
-            {"share_weights": {"values": 5, "bias_values": 8, "epochs": 4}},
+            {"prune_weights": {**SPARSE, "density": 0.04, "epochs": 18}},
+            {"share_weights": {"values": 6, "bias_values": 8, "epochs": 4}},
         ),
         max_bytes=4_300,
         max_error=1.0,
