@@ -28,27 +28,23 @@ from lilliput.network import Network
 from lilliput.prune.analysis import Analysis
 from lilliput.prune.from_context import BATCH, examples
 from lilliput.prune.refit import grams
-from lilliput.search.architectures import spread
+from lilliput.search.choosing import best, spread_by_loss, with_loss, worth_delivering
 from lilliput.search.evaluation import Evaluations, Figures, Scales
 from lilliput.search.evolution import Evolution
 from lilliput.search.genomes import Encoding, Genome, Variant, key_of
 from lilliput.search.grids import input_ranges
 from lilliput.search.ladder import Workshop, climbed, rank_correlation, trust
-from lilliput.search.members import Goals, Member, Outcome
+from lilliput.search.members import Member
 from lilliput.search.objectives import Counter, measured_latencies, widths_key
 from lilliput.search.rungs import metric_in_torch
 from lilliput.search.settings import EvolutionSettings
 from lilliput.search.shrinking import Training
-from lilliput.search.survival import hypervolume, non_dominated, standing
 
 UNTRAINED_SHARE = 0.25
 """Of the metric: what a candidate may lose before any training, unless a limit is set."""
 
 ON_SECOND = 4
 """Members on the second rung for every network that is delivered."""
-
-BEYOND = 1.1
-"""Corner of the box that delivered networks are chosen in, the front itself lying in 0..1."""
 
 ON_THIRD = 2
 """Members with a short training for every network that is delivered."""
@@ -273,14 +269,14 @@ def finalists(quest: Quest, evolution: Evolution[Variant]) -> list[Member]:
     sound = [m for m in evolution.archive.values() if m.outcome.feasible]
     if not sound:
         sound = [m for m in evolution.archive.values() if not m.outcome.failed]
-    sample = _spread_by_loss(sound, settings.tau_sample)
+    sample = spread_by_loss(sound, settings.tau_sample)
     left = sound
     names = {key_of(np.array(m.genome)): m for m in sound}
     whole = _scales(quest).whole["loss"]
     losses = {name: m.outcome.values[0] * whole for name, m in names.items()}
     below = f"the rung of {min(settings.screen_examples, len(shop.split(10**9)))} examples"
     for rung, count, work in _rungs(quest, names):
-        left = _best(left, goals, count * settings.points)
+        left = best(left, goals, count * settings.points)
         climbing = {key_of(np.array(m.genome)): m for m in [*left, *sample]}
         found = climbed(
             {name: losses[name] for name in climbing},
@@ -291,7 +287,7 @@ def finalists(quest: Quest, evolution: Evolution[Variant]) -> list[Member]:
         )
         _tell(quest, losses, found, below, rung)
         left = [
-            _with_loss(m, found[key] / whole)
+            with_loss(m, found[key] / whole)
             for m in left
             if (key := key_of(np.array(m.genome))) in found
         ]
@@ -338,48 +334,6 @@ def _tell(
     }
     quest.context.journal.once(f"{quest.key} tau {rung}", partial(dict, rung=facts))
     quest.context.progress.say(sentence)
-
-
-def _spread_by_loss(members: Sequence[Member], count: int) -> list[Member]:
-    ordered = {str(m.number): m for m in sorted(members, key=lambda m: m.outcome.values)}
-    return [ordered[name] for name in spread(list(ordered), count)] if count else []
-
-
-def _best(members: Sequence[Member], goals: Goals, count: int) -> list[Member]:
-    """By rank, and within a rank by the room around."""
-    if not members:
-        return []
-    values = np.array([m.outcome.values for m in members]).reshape(-1, len(goals))
-    found = standing(values)
-    places = sorted(
-        range(len(members)), key=lambda n: (found.ranks[n], -found.crowding[n], members[n].number)
-    )
-    return [members[place] for place in places[:count]]
-
-
-def _with_loss(member: Member, loss: float) -> Member:
-    outcome = Outcome((loss, *member.outcome.values[1:]), member.outcome.violation)
-    return Member(member.number, member.generation, member.genome, outcome)
-
-
-def worth_delivering(members: Sequence[Member], goals: Goals, count: int) -> list[Member]:
-    """Of the front of what is left, those that together dominate most; the cheapest first.
-
-    One by one, each adds most to the hypervolume of those before it: the first is the knee. The
-    box ends just beyond the front, so that what is hardly cheaper than the original adds little.
-    """
-    values = np.array([m.outcome.values for m in members]).reshape(-1, len(goals))
-    left = non_dominated(values)
-    if not left:
-        return []
-    low, high = values[left].min(0), values[left].max(0)
-    shares = (values - low) / np.maximum(high - low, 1e-12)
-    chosen: list[int] = []
-    while left and len(chosen) < count:
-        gains = [hypervolume(shares[[*chosen, place]], [BEYOND] * len(goals)) for place in left]
-        chosen.append(left.pop(int(np.argmax(gains))))
-    found = [members[place] for place in chosen]
-    return sorted(found, key=lambda m: (m.outcome.values[1:], m.number))
 
 
 def delivered(quest: Quest, member: Member, candidate: Candidate, name: str) -> Candidate | None:
