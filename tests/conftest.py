@@ -30,6 +30,12 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def scripted_stopwatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No layer is ever faster in float: equal seeds give equal files only without a real clock."""
+    monkeypatch.setattr("lilliput.steps.quantize._Trials.faster", lambda *_: False)
+
+
 class Builder:
     """A float graph written by hand, so that every number in it is known; `model` closes it."""
 

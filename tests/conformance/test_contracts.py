@@ -125,6 +125,7 @@ class TestEncodings(EncodingContract):
     encodings = tuple(map(Registered, ENCODINGS))
 
 
+@pytest.mark.usefixtures("scripted_stopwatch")
 class TestSteps(StepContract):
     stages = steps()
 

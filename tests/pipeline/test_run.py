@@ -69,6 +69,7 @@ def test_the_test_split_is_scored_only_for_what_is_delivered(home: Path) -> None
     assert tested == {"original-fp32", *(c.id for c in result.front), result.best.id}
 
 
+@pytest.mark.usefixtures("scripted_stopwatch")
 def test_a_run_that_dies_goes_on_without_doing_anything_twice(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
