@@ -31,6 +31,10 @@ BITS = (2, 3, 4)
 KEPT = 0.2
 HUFFMAN, NNCODEC = "Huffman and gaps (Deep Compression)", "NNCodec 2.1.3, exact"
 XZ, ZSTD = "xz -9e", "zstd -19"
+UNKNOWN = (
+    "the coder was settled on other networks than these; what the peer's contexts see in the dense "
+    "layers of LeNet-300-100 and ours do not is still to be found"
+)
 
 Floats = NDArray[np.float32]
 
@@ -73,6 +77,7 @@ def run(options: Options) -> Claim:
                     unit="%",
                     goal="> 0",
                     note=notes.get(name),
+                    limits=None if ours[name] < size else UNKNOWN,
                 )
             )
     return Claim(

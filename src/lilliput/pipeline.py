@@ -142,6 +142,8 @@ def load_examples(recipe: Recipe, task: Task) -> Dataset:
         preprocessing=recipe.preprocessing,
         **recipe.data.settings(),
     )
+    if recipe.data.augment is not None:
+        loaded = replace(loaded, augment=recipe.data.augment)
     return task.prepare(loaded)
 
 

@@ -10,10 +10,11 @@ import onnxruntime
 import pytest
 
 from lilliput.errors import LilliputError, Refused
-from lilliput.pipeline import execute
+from lilliput.pipeline import execute, load_examples
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
 from lilliput.steps.distill import Distill
+from lilliput.tasks import task_of
 from lilliput.verbs.compress import check_goals, compress, recipe_for
 
 RECIPE = """
@@ -158,3 +159,18 @@ def test_the_plan_says_what_can_be_reached(home: Path) -> None:
     plan = str(check_goals(recipe_for(f"{home}/net.py:build", **replace_defaults(home))))
     assert "2 can be left out: block1, block2" in plan
     assert "stage     shrink" in plan
+
+
+def test_a_recipe_says_how_training_pictures_are_changed(home: Path) -> None:
+    plain = recipe(home)
+    task = task_of("classification")
+
+    def changed(*augment: str) -> Recipe:
+        data = plain.data.model_copy(update={"augment": augment})
+        return plain.model_copy(update={"data": data})
+
+    assert load_examples(changed("nudge", "flip"), task).augment == ("nudge", "flip")
+    assert load_examples(changed(), task).augment == ()
+    with pytest.raises(LilliputError, match="no augmentation 'nudeg'") as refused:
+        load_examples(changed("nudeg"), task)
+    assert "nudge" in str(refused.value)

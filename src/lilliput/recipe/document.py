@@ -79,10 +79,14 @@ class DataSection(Noun):
     validation: str | None = Field(None, description="another source for what selects")
     calibration: str | None = Field(None, description="another source for value ranges")
     test: str | None = Field(None, description="another source for the final figures")
+    augment: tuple[str, ...] | None = Field(
+        None, description="how training pictures are changed: flip, shift, nudge; unset: as usual"
+    )
 
     def settings(self) -> dict[str, Any]:
         """The other sources that are named: keywords of `load_data`."""
-        return {k: v for k, v in self.model_dump(exclude={"source"}).items() if v is not None}
+        others = self.model_dump(exclude={"source", "augment"})
+        return {k: v for k, v in others.items() if v is not None}
 
 
 class TaskSection(Noun):
