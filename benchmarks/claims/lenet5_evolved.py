@@ -1,37 +1,26 @@
 """LeNet-5 searched to plain narrow networks of 103 kB and 45 kB, and evolution against chance.
 
 The search looks at 5,000 training examples that nothing is trained on; the test split is looked at
-once, by the delivered files. The baseline is trained here and kept in the claim's work folder.
+once, by the delivered files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 from benchmarks.harness import Claim, Options, Row
-from benchmarks.resnets import Log
-from lilliput.artifact import Artifact, ArtifactMetadata, TensorSpec
-from lilliput.candidate import Candidate
+from benchmarks.lenets import error, lenet_context
+from lilliput.artifact import Artifact, ArtifactMetadata
 from lilliput.context import Context
-from lilliput.data.dataset import Dataset
-from lilliput.data.sources import load_data
-from lilliput.distill.loop import Schedule, train
-from lilliput.distill.losses import Truth
-from lilliput.distill.sources import Examples
 from lilliput.errors import LilliputError
 from lilliput.export.onnx_file import export_network
-from lilliput.meter.accuracy import metric_of, score_file
 from lilliput.meter.stopwatch import compare_files
-from lilliput.models.source import load_network
-from lilliput.models.store import load_saved, save_network
 from lilliput.network import Network
-from lilliput.preprocessing import Preprocessing
 from lilliput.runs.journal import JournalFile
-from lilliput.runtimes.opening import open_session
 from lilliput.search.evolution import Algorithm, Evolution
 from lilliput.search.genomes import Variant
 from lilliput.search.members import Member
@@ -42,8 +31,7 @@ from lilliput.tasks import task_of
 
 LIMITS = {"103 kB": 103_000, "45 kB": 45_000}
 TASK = task_of("classification")
-GREY = Preprocessing(mean=(0.1307,), std=(0.3081,), channels=1)
-BASELINE_EPOCHS, EPOCHS = 15, 30
+EPOCHS = 30
 SAYS = (
     "LeNet-5 evolves into plain fp32 networks of at most 103 kB and 45 kB that keep 99.2 % on "
     "MNIST, and evolution finds a better front than chance at equal evaluations"
@@ -140,51 +128,13 @@ def least_loss(quest: Quest, evolution: Evolution[Variant], limit: int) -> Membe
 
 
 def prepared(options: Options, seed: int) -> Context:
-    """MNIST with 5,000 training examples held out, and the trained LeNet-5."""
-    data = mnist(options)
-    context = Context(
-        data=data,
-        task=TASK,
-        target=Target(),
-        original=Candidate("original", network=untrained(options)),
-        folder=options.work,
-        checkpoints=options.work,
-        seed=seed,
-        progress=Log(options),
-    )
-    return replace(context, original=Candidate("original", network=baseline(options, context)))
-
-
-def mnist(options: Options) -> Dataset:
-    """The same split for all seeds: the baseline is one, and must not have seen what judges."""
-    data = load_data("mnist", task=TASK, seed=0)
-    both = data.train.joined(data.validation)
-    order = range(len(both))
-    data = replace(data, validation=both.take(order[-5000:]), train=both.take(order[:-5000]))
+    """MNIST with 5,000 training examples held out, and the seed's trained LeNet-5."""
+    context = lenet_context(options, "lenet5", seed=seed)
+    data = context.data
     if options.smoke:
-        return replace(data, train=data.train.head(1024), validation=data.validation.head(500))
-    return data
-
-
-def untrained(options: Options) -> Network:
-    return load_network(
-        f"{options.home}/networks/lenet.py:lenet5",
-        inputs=(TensorSpec(name="input", shape=(None, 1, 28, 28)),),
-        preprocessing=GREY,
-    )
-
-
-def baseline(options: Options, context: Context) -> Network:
-    """LeNet-5 trained by labels alone; kept, and the same for all seeds."""
-    path = options.work / "baseline.safetensors"
-    network = context.original.the_network()
-    if not path.is_file():
-        source = Examples(context.data, TASK, network.preprocessing, 128)
-        epochs = 1 if options.smoke else BASELINE_EPOCHS
-        schedule = Schedule(epochs, 0.05)
-        made = train(network, [Truth(TASK)], source, schedule, context, key="baseline")
-        save_network(made, path)
-    return load_saved(path, network.module)
+        few = {"train": data.train.head(1024), "validation": data.validation.head(500)}
+        data = replace(data, **few)
+    return replace(context, data=data, folder=options.work, checkpoints=options.work)
 
 
 def exported(network: Network, path: Path) -> Artifact:
@@ -194,10 +144,8 @@ def exported(network: Network, path: Path) -> Artifact:
 def rows_of(name: str, files: list[Artifact], options: Options) -> list[Row]:
     """Mean accuracy on the whole test split, the largest file, and the time beside LeNet-5's."""
     goal = ">= 99.2"
-    whole = exported(
-        load_saved(options.work / "baseline.safetensors", untrained(options).module),
-        options.work / "original.onnx",
-    )
+    original = prepared(options, options.seeds[0]).original.the_network()
+    whole = exported(original, options.work / "original.onnx")
     timing = compare_files(
         {"original": (whole.path, Target()), "ours": (files[0].path, Target())},
         "original",
@@ -206,7 +154,7 @@ def rows_of(name: str, files: list[Artifact], options: Options) -> list[Row]:
     return [
         Row(
             name=f"{name}: accuracy",
-            figure=round(mean(accuracy(file) for file in files), 3),
+            figure=round(100 - mean(error(file.path) for file in files), 3),
             unit="%",
             goal=goal,
             seeds=len(files),
@@ -224,9 +172,3 @@ def rows_of(name: str, files: list[Artifact], options: Options) -> list[Row]:
             interval=timing.ratio_interval,
         ),
     ]
-
-
-def accuracy(file: Artifact) -> float:
-    test = load_data("mnist", task=TASK).test
-    with closing(open_session(file.path, Target())) as session:
-        return metric_of(score_file(session, TASK, test, GREY), TASK.metric).value
