@@ -15,7 +15,7 @@ from lilliput.context import Context
 from lilliput.data.sources import load_data
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import drop, score_file
-from lilliput.meter.host import cpu_flags, multiplies_bfloat16
+from lilliput.meter.host import native_precision
 from lilliput.models.source import load_network
 from lilliput.preprocessing import IDENTITY, Preprocessing
 from lilliput.runtimes.opening import open_session
@@ -73,7 +73,7 @@ def context_for(options: Options, name: str, folder: Path, *, seed: int, threads
         checkpoints=folder,
         seed=seed,
         train_threads=threads,
-        train_precision="bfloat16" if multiplies_bfloat16(cpu_flags()) else "float32",
+        train_precision=native_precision(),
         progress=Log(options),
     )
 

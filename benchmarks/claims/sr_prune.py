@@ -16,7 +16,7 @@ from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import drop, score_file
 from lilliput.meter.cost import file_cost
-from lilliput.meter.host import cpu_flags, isa_class, multiplies_bfloat16
+from lilliput.meter.host import cpu_flags, isa_class, native_precision
 from lilliput.meter.stopwatch import compare_files
 from lilliput.models.source import load_network
 from lilliput.network import Network
@@ -73,7 +73,7 @@ def prepared(options: Options) -> Context:
         folder=options.work,
         checkpoints=options.work,
         train_threads=torch.get_num_threads(),
-        train_precision="bfloat16" if multiplies_bfloat16(cpu_flags()) else "float32",
+        train_precision=native_precision(),
         progress=Log(options),
     )
 

@@ -21,31 +21,24 @@ def lenet300() -> nn.Module:
 
 def lenet5() -> nn.Module:
     """Convolutions 5×5 to 20 and 50 channels, each halved by max pooling, then 800-500-10."""
-    return nn.Sequential(
-        nn.Conv2d(1, 20, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(20, 50, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(800, 500),
-        nn.ReLU(),
-        nn.Linear(500, 10),
-    )
+    return _lenet5(20, 50, 500)
 
 
 def lenet5_thin() -> nn.Module:
     """LeNet-5 at 10-20-72-10: 29,122 parameters."""
+    return _lenet5(10, 20, 72)
+
+
+def _lenet5(first: int, second: int, hidden: int) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 10, 5),
+        nn.Conv2d(1, first, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(10, 20, 5),
+        nn.Conv2d(first, second, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(320, 72),
+        nn.Linear(16 * second, hidden),
         nn.ReLU(),
-        nn.Linear(72, 10),
+        nn.Linear(hidden, 10),
     )

@@ -8,11 +8,14 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from lilliput.runtimes.opening import installed_version
+
+if TYPE_CHECKING:
+    from lilliput.context import Precision
 
 PACKAGES = ("lilliput", "numpy", "onnx", "onnxruntime", "openvino", "torch")
 _NOTABLE = (
@@ -67,6 +70,11 @@ def saturates(flags: Iterable[str]) -> bool:
 def multiplies_bfloat16(flags: Iterable[str]) -> bool:
     """Whether products of bfloat16 are instructions of this CPU; emulated ones are slow."""
     return bool(set(flags) & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def native_precision() -> Precision:
+    """The coarsest that trainings may be computed in on this CPU, with a gain."""
+    return "bfloat16" if multiplies_bfloat16(cpu_flags()) else "float32"
 
 
 def load_average() -> tuple[float, float, float] | None:

@@ -33,6 +33,13 @@ def swapped(one: Genome, other: Genome, places: NDArray[np.bool_]) -> tuple[Geno
     return np.where(places, other, one), np.where(places, one, other)
 
 
+def few_places(length: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Where a mutation moves: one gene certainly, each other with probability 1 / length."""
+    places = rng.random(length) < 1 / length
+    places[rng.integers(length)] = True
+    return places
+
+
 def inverted(
     genome: Genome, levels: Genome, start: int, stop: int, rng: np.random.Generator
 ) -> Genome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from lilliput.distill.losses import Truth
 from lilliput.distill.sources import Examples
 from lilliput.errors import Refused
 from lilliput.steps.base import STAGES, Kind, Step
+from lilliput.steps.teaching import BatchSize, Epochs, Optimizer, WeightDecay
 
 
 @STAGES.register("finetune")
@@ -24,11 +25,11 @@ class Finetune(Step):
     gives: ClassVar[Kind] = "network"
     source: ClassVar[str] = "plain supervised training; no paper"
 
-    epochs: int = Field(10, ge=0, description="passes over the training split")
+    epochs: Epochs = 10
     learning_rate: float = Field(0.01, gt=0, description="peak; a tenth of a usual first training")
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="Nesterov SGD, or AdamW")
-    batch_size: int = Field(128, ge=1, description="examples a step")
-    weight_decay: float = Field(5e-4, ge=0, description="not applied to biases and norms")
+    optimizer: Optimizer = "sgd"
+    batch_size: BatchSize = 128
+    weight_decay: WeightDecay = 5e-4
 
     def requires(self, candidate: Candidate, context: Context) -> None:
         self.check_kind(candidate)

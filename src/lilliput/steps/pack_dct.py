@@ -32,6 +32,7 @@ from lilliput.prune.from_context import repairer
 from lilliput.prune.protect import matching_modules
 from lilliput.steps.base import STAGES, Kind, Step
 from lilliput.steps.distill import Distill
+from lilliput.steps.teaching import BatchSize
 
 
 @STAGES.register("pack_dct")
@@ -71,7 +72,7 @@ class PackDct(Step):
     rounds: int = Field(3, ge=1, le=20, description="of shrinking and training")
     epochs: int = Field(2, ge=0, description="of training in each round; 0: no training")
     learning_rate: float = Field(0.01, gt=0, description="peak in each round")
-    batch_size: int = Field(128, ge=1, description="examples a step")
+    batch_size: BatchSize = 128
     imitation: float = Field(0.9, ge=0, le=1, description="share of the loss that is the teacher's")
     temperature: float = Field(4.0, gt=0, description="softens the teacher's class scores")
     bn_images: int = Field(512, ge=0, description="examples for batch-norm statistics")

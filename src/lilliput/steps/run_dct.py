@@ -30,6 +30,7 @@ from lilliput.prune.protect import matching_modules
 from lilliput.search.running import timed_within
 from lilliput.steps.base import STAGES, Kind, Step
 from lilliput.steps.distill import Distill
+from lilliput.steps.teaching import BatchSize, LearningRate, WeightDecay
 
 BATCH = 64
 
@@ -61,9 +62,9 @@ class RunDct(Step):
     )
     images: int = Field(256, ge=1, description="examples that the pictures are chosen by")
     epochs: int = Field(5, ge=0, description="of distillation from the original afterwards")
-    learning_rate: float = Field(0.01, gt=0, description="peak of the cosine")
-    batch_size: int = Field(128, ge=1, description="examples a step")
-    weight_decay: float = Field(5e-4, ge=0, description="not applied to biases and norms")
+    learning_rate: LearningRate = 0.01
+    batch_size: BatchSize = 128
+    weight_decay: WeightDecay = 5e-4
     free: bool = Field(False, description="train the pictures too, for each channel its own")
     bn_images: int = Field(512, ge=0, description="examples for batch-norm statistics")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lilliput.budget import Budget
 from lilliput.context import Progress, SilentProgress
-from lilliput.meter.host import cpu_flags, multiplies_bfloat16, usable_cores
+from lilliput.meter.host import native_precision, usable_cores
 from lilliput.planning import Plan, stages_for
 from lilliput.preprocessing import Preprocessing
 from lilliput.recipe import Recipe
@@ -130,7 +130,7 @@ def recipe_for(
         "seed": seed,
         "time_budget_minutes": time_budget_minutes,
         "train_threads": usable_cores(),
-        "train_precision": "bfloat16" if multiplies_bfloat16(cpu_flags()) else "float32",
+        "train_precision": native_precision(),
         "workers": workers,
         "stages": stages,
     }

@@ -14,7 +14,7 @@ import numpy as np
 
 from lilliput.errors import Refused
 from lilliput.search.genomes import ENCODINGS, Genome, Ground, Variant
-from lilliput.search.operators import swapped
+from lilliput.search.operators import few_places, swapped
 
 NEIGHBOUR = 0.7
 """How often a gene that moves goes to the next width; else to any."""
@@ -58,8 +58,7 @@ class Bits:
         return swapped(one, other, rng.random(len(one)) < 0.5)
 
     def mutate(self, genome: Genome, rng: np.random.Generator) -> Genome:
-        moving = rng.random(len(genome)) < 1 / len(genome)
-        moving[rng.integers(len(genome))] = True
+        moving = few_places(len(genome), rng)
         near = genome + rng.choice([-1, 1], len(genome))
         far = rng.integers(0, self.levels)
         moved = np.where(rng.random(len(genome)) < NEIGHBOUR, near, far)

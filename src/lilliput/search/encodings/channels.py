@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lilliput.errors import Refused
 from lilliput.prune.allocation import Policy, allocate
 from lilliput.search.genomes import Ground
 
@@ -30,6 +31,9 @@ def slices_of(ground: Ground) -> list[Slice]:
     """Every group of which something may go.
 
     A group with channels that stay anyway may lose all the others.
+
+    Raises:
+        Refused: There is none.
     """
     found = []
     for group in ground.analysis.prunable:
@@ -38,6 +42,11 @@ def slices_of(ground: Ground) -> list[Slice]:
             ranked = sorted(free, key=lambda number: (-ground.scores[number], number))
             others = group.width - len(free)
             found.append(Slice(group.name, tuple(ranked), 0 if others else 1, others))
+    if not found:
+        raise Refused(
+            f"no channel of {ground.network.name!r} may go",
+            hint="protect fewer layers; `lilliput inspect` says what is frozen and why",
+        )
     return found
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from lilliput.errors import Refused
 from lilliput.search.encodings.channels import Slice, ranks_of, slices_of, starting_points
 from lilliput.search.genomes import ENCODINGS, Genome, Ground, Variant
 from lilliput.search.operators import exchanged, segment, swapped
@@ -32,11 +31,6 @@ class Masks:
 
     def __init__(self, ground: Ground) -> None:
         self._slices = slices_of(ground)
-        if not self._slices:
-            raise Refused(
-                f"no channel of {ground.network.name!r} may go",
-                hint="protect fewer layers; `lilliput inspect` says what is frozen and why",
-            )
         self._starts = [frozenset(gone) for gone in starting_points(ground)]
         self._classes = np.array([n for part in self._slices for n in part.classes])
         self._bounds = np.cumsum([0, *map(len, self._slices)])

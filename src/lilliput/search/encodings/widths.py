@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lilliput.errors import Refused
 from lilliput.search.encodings.channels import Slice, slices_of, starting_points
 from lilliput.search.genomes import ENCODINGS, Genome, Ground, Variant
-from lilliput.search.operators import swapped
+from lilliput.search.operators import few_places, swapped
 
 JITTER = 0.15
 """Share of its range that a gene moves by, at most, most of the time."""
@@ -30,11 +29,6 @@ class Widths:
 
     def __init__(self, ground: Ground) -> None:
         self._slices = slices_of(ground)
-        if not self._slices:
-            raise Refused(
-                f"no channel of {ground.network.name!r} may go",
-                hint="protect fewer layers; `lilliput inspect` says what is frozen and why",
-            )
         self._counts = [_allowed(part, ground.multiple_of) for part in self._slices]
         self._starts = starting_points(ground)
 
@@ -69,9 +63,7 @@ class Widths:
         return swapped(one, other, rng.random(len(one)) < 0.5)
 
     def mutate(self, genome: Genome, rng: np.random.Generator) -> Genome:
-        """One gene certainly, each other with probability 1 / length."""
-        moving = rng.random(len(genome)) < 1 / len(genome)
-        moving[rng.integers(len(genome))] = True
+        moving = few_places(len(genome), rng)
         reach = np.maximum(np.rint(JITTER * self.levels), 1).astype(np.int64)
         steps = rng.integers(1, reach + 1) * rng.choice([-1, 1], len(genome))
         drawn = np.where(
