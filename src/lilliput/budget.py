@@ -51,6 +51,12 @@ class Budget(Noun):
         }
         return {quantity: float(limit) for quantity, limit in named.items() if limit is not None}
 
+    def before_packing(self, share: float) -> Budget:
+        """The budget of a file that is to be packed into `share` of its bytes."""
+        if self.max_bytes is None:
+            return self
+        return self.model_copy(update={"max_bytes": int(self.max_bytes / share)})
+
     def misses(self, measurements: Mapping[str, Measurement]) -> tuple[Miss, ...]:
         """The limits that these figures break. A quantity that was not measured is not a miss."""
         return tuple(

@@ -80,6 +80,9 @@ def _results(
         return
     for parent in candidates:
         if isinstance(stage, Step):
+            if not stage.has_work(parent, context):
+                yield parent
+                continue
             yield from _child(number, stage, parent, context)
         elif isinstance(stage, Search):
             yield from _children(number, stage, parent, context)

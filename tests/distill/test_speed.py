@@ -71,3 +71,14 @@ def test_a_training_in_bfloat16_leaves_float32_weights_near_those_of_float32(
     moved = sum(float((first[n] - student.module.get_parameter(n)).detach().norm()) for n in first)
     apart = sum(float((first[n] - second[n]).detach().norm()) for n in first)
     assert 0 < apart < 0.2 * moved
+
+
+def test_a_training_in_bfloat16_is_silent(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    context = replace(tiny_context(tmp_path), train_precision="bfloat16")
+    source = Examples(context.data, context.task, tiny_network().preprocessing, 32)
+    schedule = Schedule(epochs=1, learning_rate=0.01)
+    train(tiny_network(), [Truth(context.task)], source, schedule, context, key="quiet")
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")

@@ -72,6 +72,24 @@ def test_auto_takes_bits_away_until_the_drop_is_reached(wide_net, feeds) -> None
     assert loose.bits < strict.bits < 8
 
 
+def test_size_takes_no_more_bits_away_than_the_size_asks_for(wide_net, feeds) -> None:
+    def packed(model: onnx.ModelProto) -> int:
+        return len(encode(model.SerializeToString())[0])
+
+    plain = climb(wide_net, feeds, None)
+    whole = packed(plain.model)
+    found = {
+        share: climb(wide_net, feeds, "size", fits=lambda m, s=share: packed(m) <= s * whole)
+        for share in (1.0, 0.8, 0.6, 0.01)
+    }
+    assert found[1.0].bits is None, "it fits as it is"
+    for share in (0.8, 0.6):
+        assert packed(found[share].model) <= share * whole
+    assert found[0.8].bits > found[0.6].bits + 0.5
+    assert found[0.8].error < found[0.6].error
+    assert found[0.01].model == plain.model, "no rate reaches that: nothing is given away for it"
+
+
 def test_where_no_rate_is_allowed_the_file_is_the_ordinary_one(wide_net, feeds) -> None:
     outcome = climb(wide_net, feeds, "auto", drop=lambda _: 1.0, max_drop=0.5)
     assert outcome.bits is None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lilliput.budget import Budget
 from lilliput.candidate import Candidate
 from lilliput.errors import Refused
 from lilliput.onnx_io import read_bytes
@@ -23,6 +24,7 @@ from lilliput.steps.export import Export
 from lilliput.steps.pack import Pack
 from lilliput.target import Target
 from lilliput.testing import tiny_context, tiny_network
+from lilliput.verbs.compress import compress
 
 RECIPE = """
 model: {{factory: "{home}/net.py:build", weights: "{home}/net.safetensors"}}
@@ -55,6 +57,34 @@ def test_the_packed_file_takes_the_place_of_the_plain_one(home: Path) -> None:
     assert result.best_file == result.path / "best.lil"
     assert packed.the_artifact().metadata == plain.the_artifact().metadata
     assert read_bytes(result.best_file) == plain.the_artifact().path.read_bytes()
+
+
+def test_where_it_is_needed_only_a_file_that_is_too_large_is_packed(home: Path) -> None:
+    plain = run(home).candidates[0].value("bytes")
+    for limit, names in ((plain, ["fp32"]), (plain - 1, ["fp32", "fp32-lil"])):
+        text = RECIPE.replace("max_drop: 100", f"max_bytes: {limit:.0f}")
+        recipe = Recipe.parse(
+            text.replace("pack: {{}}", "pack: {{when: needed}}").format(home=home)
+        )
+        with RunFolder.create(home / f"run{limit:.0f}", recipe) as folder:
+            result = execute(recipe, folder)
+        assert [c.id for c in result.candidates] == [f"original-{name}" for name in names]
+        assert result.best.id == f"original-{names[-1]}"
+
+
+@pytest.mark.parametrize(("limit", "form"), [(2600, "onnx"), (1400, "lil")])
+def test_compress_packs_where_no_plain_file_keeps_the_size(
+    home: Path, limit: int, form: str
+) -> None:
+    goals = {"data": f"{home}/photos.py:examples", "weights": home / "net.safetensors"}
+    size = {"budget": Budget(max_bytes=limit), "epochs": 0, "time_budget_minutes": 0.1}
+    result = compress(f"{home}/net.py:build", **goals, **size, out=home / "run")
+    found = {c.id: c.value("bytes") for c in result.candidates}
+    assert found["original-int8"] > 10_000
+    assert found["original-int8-lil"] < 0.5 * found["original-int8"]
+    assert result.exit_code == 0
+    assert result.best_file == result.path / f"best.{form}"
+    assert result.best_file.stat().st_size <= limit
 
 
 def test_the_report_shows_the_bill_and_code_that_runs(home: Path) -> None:

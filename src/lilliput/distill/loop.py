@@ -8,6 +8,7 @@ and ends with the same weights as an undisturbed one.
 from __future__ import annotations
 
 import io
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -139,6 +140,8 @@ class _Job:
     ) -> None:
         from lightning_fabric import Fabric
 
+        # It announces its settings on stderr, between our lines of progress.
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         self.student, self.terms, self.source = student, terms, source
         self.schedule, self.context = schedule, context
         self.adapters = nn.ModuleList([t for t in terms if isinstance(t, nn.Module)])

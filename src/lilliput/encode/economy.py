@@ -32,8 +32,8 @@ MOST_FITS = 7
 FOURFOLD = 4.0
 """About one bit a weight, where steps are fine."""
 FINEST = 0.3
-"""`cheapest` stops when it knows the rate this exactly, in bits a weight."""
-FEWEST_BITS = 1.0
+"""A search for the last allowed rate stops when it knows it this exactly, in bits a weight."""
+FEWEST_BITS, MOST_BITS = 1.0, 7.0
 
 TINY = 1e-30
 
@@ -122,25 +122,50 @@ def cheapest(
 ) -> Iterator[tuple[Fitted, bool]]:
     """Models that lose more and more, and whether each stays within `limit`.
 
-    Prices go up fourfold while models are allowed, and down where the first is not; then the
-    interval is halved. The allowed model that comes last takes the fewest bits.
+    The allowed model that comes last takes the fewest bits.
+    """
+
+    def judged(plain: Fitted) -> tuple[Fitted, bool]:
+        lost = drop(plain.state.model())
+        return replace(plain, drop=lost), lost <= limit
+
+    return _furthest(economy, judged, FOURFOLD)
+
+
+def roomiest(
+    economy: Economy, fits: Callable[[onnx.ModelProto], bool]
+) -> Iterator[tuple[Fitted, bool]]:
+    """Models of more and more bits, and whether the packed file of each is small enough.
+
+    The one that fits and comes last takes the most bits.
+    """
+
+    def judged(plain: Fitted) -> tuple[Fitted, bool]:
+        return plain, fits(plain.state.model())
+
+    return _furthest(economy, judged, 1 / FOURFOLD)
+
+
+def _furthest(
+    economy: Economy, judged: Callable[[Fitted], tuple[Fitted, bool]], factor: float
+) -> Iterator[tuple[Fitted, bool]]:
+    """Prices change by `factor` while models are allowed, and back where the first is not; then
+    the interval is halved.
     """
     good: Fitted | None = None
     bad: Fitted | None = None
     price = economy.first_price
     for _ in range(MOST_FITS):
-        plain = economy.at(price)
-        found = replace(plain, drop=drop(plain.state.model()))
-        fine = found.drop is not None and found.drop <= limit
+        found, fine = judged(economy.at(price))
         yield found, fine
         good, bad = (found, bad) if fine else (good, found)
+        if (good is None or bad is None) and not FEWEST_BITS < found.bits < MOST_BITS:
+            return
         if good is None:
-            price /= FOURFOLD
+            price /= factor
         elif bad is None:
-            if good.bits <= FEWEST_BITS:
-                return
-            price *= FOURFOLD
-        elif good.bits - bad.bits <= FINEST:
+            price *= factor
+        elif abs(good.bits - bad.bits) <= FINEST:
             return
         else:
             price = float(np.sqrt(good.price * bad.price))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from lilliput.encode.economy import Economy, Fitted, at_rate, cheapest, output_gains
+from lilliput.encode.economy import Economy, Fitted, at_rate, cheapest, output_gains, roomiest
 from lilliput.encode.equalize import channel_ranges, equalized, scale_float_inputs
 from lilliput.encode.execute import Execution, Feeds, chain, head, relative_error
 from lilliput.encode.fitting import correct_biases, fit_weights, least_error, nearest_weights
@@ -37,6 +37,9 @@ Drop = Callable[["onnx.ModelProto"], float]
 
 Faster = Callable[["onnx.ModelProto", "onnx.ModelProto"], bool]
 """Whether the first file was measured faster than the second, beyond the noise."""
+
+Fits = Callable[["onnx.ModelProto"], bool]
+"""Whether a file is small enough, packed if need be."""
 
 EVERY_METHOD: tuple[Method, ...] = METHODS
 
@@ -61,6 +64,7 @@ class Ladder:
     drop: Drop | None = None
     max_drop: float | None = None
     faster: Faster | None = None
+    fits: Fits | None = None
     say: Callable[[Rung], None] | None = None
     rungs: list[Rung] = field(default_factory=list)
     sensitivity: dict[str, float] = field(default_factory=dict)
@@ -82,7 +86,7 @@ class Ladder:
             if self._met():
                 break
             rung()
-        bits = self._economize() if self.settings.rate is not None else None
+        bits = self._economize() if self._too_long() else None
         return Outcome(
             model=self.best.model(),
             state=self.best,
@@ -112,6 +116,12 @@ class Ladder:
 
     def _met(self) -> bool:
         return self.lost is not None and self.max_drop is not None and self.lost <= self.max_drop
+
+    def _too_long(self) -> bool:
+        """Whether weights are to be chosen for their coded size."""
+        if self.settings.rate == "size":
+            return self.fits is not None and not self.fits(self.best.model())
+        return self.settings.rate is not None
 
     # The rungs ---------------------------------------------------------------------------
 
@@ -241,6 +251,8 @@ class Ladder:
         """Models and whether each is the best so far."""
         if isinstance(self.settings.rate, float):
             return at_rate(economy, self.settings.rate)
+        if self.settings.rate == "size" and self.fits is not None:
+            return roomiest(economy, self.fits)
         if self.drop is None or self.max_drop is None:
             raise LilliputError(
                 "`rate: auto` takes bits away until the allowed drop is reached, and none is set",

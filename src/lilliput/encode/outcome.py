@@ -32,7 +32,7 @@ class Settings:
     bias_correction: bool = True
     rounding: Literal["nearest", "optimized", "auto"] = "auto"
     depthwise: Literal["auto", "int8", "float"] = "auto"
-    rate: float | Literal["auto"] | None = None
+    rate: float | Literal["auto", "size"] | None = None
     exclude: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     threads: int = 1

@@ -56,6 +56,13 @@ class Stage(BaseModel):
 class Step(Stage):
     """One candidate to one candidate."""
 
+    def has_work(self, candidate: Candidate, context: Context) -> bool:  # noqa: ARG002
+        """Whether there is anything to do; where not, the next stage gets the candidate as it is.
+
+        The answer is the same whenever a run that was interrupted asks again.
+        """
+        return True
+
     def child_id(self, parent: str) -> str:
         """The name of what this step makes of the candidate `parent`."""
         return f"{parent}-{self.name}"

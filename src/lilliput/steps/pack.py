@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from lilliput.artifact import Artifact
 from lilliput.atomic import write_atomically
@@ -28,6 +30,17 @@ class Pack(Step):
     source: ClassVar[str] = (
         "coding in place of Han et al., ICLR 2016 (arXiv 1510.00149), section 4; see lilliput.codec"
     )
+
+    when: Literal["always", "needed"] = Field(
+        "always", description="needed: only a file that is larger than the budget's size"
+    )
+
+    def has_work(self, candidate: Candidate, context: Context) -> bool:
+        """A plain file opens anywhere: where that counts more, only one that is too large."""
+        artifact, limit = candidate.artifact, context.budget.max_bytes
+        if self.when == "always" or artifact is None:
+            return True
+        return limit is not None and artifact.bytes > limit
 
     def child_id(self, parent: str) -> str:
         """`<parent>-lil`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -12,6 +13,7 @@ from pydantic import Field
 
 from lilliput.artifact import Artifact, ArtifactMetadata
 from lilliput.candidate import Candidate
+from lilliput.codec.container import encode
 from lilliput.context import Context
 from lilliput.encode.calibration import calibration_of
 from lilliput.encode.ladder import Ladder
@@ -66,9 +68,10 @@ class Quantize(Step):
     rounding: Literal["nearest", "optimized", "auto"] = Field(
         "auto", description="optimized rounding of weights: never, or kept where it helps"
     )
-    rate: Annotated[float, Field(ge=1, le=8)] | Literal["auto"] | None = Field(
+    rate: Annotated[float, Field(ge=1, le=8)] | Literal["auto", "size"] | None = Field(
         None,
-        description="bits a weight may take in a packed file; auto: as few as the drop allows",
+        description="bits a weight may take in a packed file; auto: as few as the drop allows; "
+        "size: as many as the budget's size leaves, where the plain file is larger",
     )
     max_drop: float | None = Field(
         None, ge=0, description="stop at this loss of the metric; left out, the budget's"
@@ -91,6 +94,12 @@ class Quantize(Step):
                 "quantize: `rate: auto` takes bits away until the allowed drop is reached, and "
                 "none is set",
                 hint="give `max_drop` (--max-drop), or a rate in bits a weight, as `rate: 4`",
+            )
+        if self.rate == "size" and context.budget.max_bytes is None:
+            raise Refused(
+                "quantize: `rate: size` takes bits away until the budget's size is kept, and none "
+                "is set",
+                hint="give `max_bytes` (--max-size), or a rate in bits a weight, as `rate: 4`",
             )
         artifact = candidate.the_artifact()
         if artifact.format != "onnx":
@@ -141,6 +150,7 @@ class Quantize(Step):
                 drop=trials.drop if judged else None,
                 max_drop=allowed,
                 faster=trials.faster,
+                fits=partial(self._fits, artifact, context),
                 say=_sayer(context),
             )
             outcome = ladder.climb(read_model(artifact.path))
@@ -174,18 +184,29 @@ class Quantize(Step):
         before = candidate.measurements.get("drop")
         return limit if before is None else limit - max(before.value, 0.0)
 
-    def _write(
-        self, outcome: Outcome, artifact: Artifact, candidate: Candidate, context: Context
-    ) -> Artifact:
-        isa = context.target.isa or (isa_class(cpu_flags()),)
-        metadata: ArtifactMetadata = artifact.metadata.model_copy(
+    def _fits(self, artifact: Artifact, context: Context, model: onnx.ModelProto) -> bool:
+        """Whether the finished file keeps the budget's size, packed if it does not as it is."""
+        limit = context.budget.max_bytes
+        finished = type(model)()
+        finished.CopyFrom(model)
+        set_metadata(finished, self._metadata(artifact, context))
+        content = finished.SerializeToString()
+        return limit is None or min(len(content), len(encode(content)[0])) <= limit
+
+    def _metadata(self, artifact: Artifact, context: Context) -> ArtifactMetadata:
+        return artifact.metadata.model_copy(
             update={
                 "precision": "int8",
-                "isa": isa,
+                "isa": context.target.isa or (isa_class(cpu_flags()),),
                 "parent": artifact.path.stem,
                 "recipe": [*artifact.metadata.recipe, self.described()],
             }
         )
+
+    def _write(
+        self, outcome: Outcome, artifact: Artifact, candidate: Candidate, context: Context
+    ) -> Artifact:
+        metadata = self._metadata(artifact, context)
         set_metadata(outcome.model, metadata)
         path = context.folder / f"{candidate.id}.onnx"
         if path.resolve() == artifact.path.resolve():

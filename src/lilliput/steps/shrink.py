@@ -65,6 +65,13 @@ class Shrink(Search):
     batch_size: int | None = Field(None, ge=1, description="examples a step; unset: 16 to 128")
     reserve: float = Field(0.9, gt=0, le=1, description="share of max_drop that training may lose")
 
+    packed: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of an int8 file's bytes that a `pack` stage leaves, if one follows",
+    )
+
     def requires(self, candidate: Candidate, context: Context) -> None:  # noqa: ARG002
         self.check_kind(candidate)
 
@@ -77,7 +84,7 @@ class Shrink(Search):
         context = with_best_gear(candidate.the_network(), size, context)
         considered = considered_architectures(
             candidate.the_network(),
-            context,
+            replace(context, budget=context.budget.before_packing(self.packed)),
             most_blocks=self.most_blocks,
             widths=self.widths,
             protect=self.protect,

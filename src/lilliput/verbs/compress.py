@@ -112,6 +112,7 @@ def recipe_for(
     is_file = model.endswith((".onnx", ".pt2"))
     section = {"file" if is_file else "factory": model}
     stages = stages_for(
+        budget=budget or Budget(),
         time_budget_minutes=time_budget_minutes or QUICK_MINUTES,
         epochs=epochs,
         is_file=model.endswith(".onnx"),
