@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Claim, Options, Row
+from benchmarks.lenets import error, lenet_context
 from benchmarks.resnets import Log, context_for
-from lilliput.artifact import Artifact, TensorSpec
+from lilliput.artifact import Artifact
 from lilliput.candidate import Candidate
 from lilliput.context import Context
-from lilliput.data.sources import load_data
 from lilliput.distill.adversary import Deception, Rival
 from lilliput.distill.loop import train
 from lilliput.distill.losses import Observed
@@ -33,21 +33,17 @@ from lilliput.distill.sources import Examples
 from lilliput.export.onnx_file import export_network
 from lilliput.meter.accuracy import score_file
 from lilliput.models.source import load_network
-from lilliput.models.store import save_network
 from lilliput.network import Network
-from lilliput.preprocessing import IDENTITY, Preprocessing
+from lilliput.preprocessing import IDENTITY
 from lilliput.runtimes.opening import open_session
 from lilliput.steps.base import Step
 from lilliput.steps.distill import Distill
 from lilliput.steps.distill_adversarial import DistillAdversarial, adapter_between
 from lilliput.steps.finetune import Finetune
 from lilliput.target import Target
-from lilliput.tasks import task_of
 
 MNIST_GOAL = "<= 0.65"
-MNIST_SPEC = TensorSpec(name="input", shape=(None, 1, 28, 28))
-MNIST_PREPROCESSING = Preprocessing(channels=1, mean=(0.1307,), std=(0.3081,))
-TEACHER_EPOCHS, MNIST_EPOCHS, CIFAR_EPOCHS, SMOKE_EPOCHS = 30, 40, 16, 1
+MNIST_EPOCHS, CIFAR_EPOCHS, SMOKE_EPOCHS = 40, 16, 1
 RATES = {"mnist": 0.05, "cifar": 0.1}
 
 CE, KD, HINTS, GAME, BOTH, SHUFFLED = (
@@ -87,8 +83,9 @@ class Made:
 
 def run(options: Options) -> Claim:
     """All trainings, two side by side, a thread each; finished ones are kept in the work folder."""
-    mnist_teacher(options)
     jobs = jobs_of(options)
+    for seed in options.seeds:
+        lenet_context(options, "lenet5", seed=seed)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         made = dict(zip(jobs, pool.map(partial(make, options), jobs), strict=True))
     for job, result in made.items():
@@ -105,8 +102,7 @@ def run(options: Options) -> Claim:
 def verify(options: Options) -> Claim:
     """Score the committed files again."""
     stems = [Job("mnist", BOTH, seed).stem for seed in options.seeds]
-    context = mnist(lenet(options, "lenet5"))
-    errors = [error_of(Artifact.of(options.committed(stem)), context) for stem in stems]
+    errors = [error(options.committed(stem)) for stem in stems]
     return Claim(
         says="the committed files, scored again",
         rows=(spread(f"MNIST, {BOTH}", errors, MNIST_GOAL),),
@@ -169,9 +165,7 @@ def prepared(options: Options, job: Job) -> Context:
     if job.data == "cifar":
         context = context_for(options, "resnet20", folder, seed=job.seed, threads=1)
     else:
-        context = replace(
-            mnist(mnist_teacher(options)), folder=folder, checkpoints=folder, seed=job.seed
-        )
+        context = replace(mnist(options, job.seed), folder=folder, checkpoints=folder)
     return small(context) if options.smoke else replace(context, progress=Log(options))
 
 
@@ -180,43 +174,12 @@ def small(context: Context) -> Context:
     return replace(context, data=replace(context.data, train=context.data.train.head(512)))
 
 
-def mnist(original: Network) -> Context:
-    """All of MNIST's training pictures, moved by up to three pixels."""
-    task = task_of("classification")
-    data = load_data("mnist", task=task)
-    train_split = data.train.joined(data.validation)
-    return Context(
-        data=replace(data, train=train_split),
-        task=task,
-        target=Target(),
-        original=Candidate("original", network=original),
-        folder=Path(),
-    )
-
-
-def lenet(options: Options, name: str, weights: Path | None = None) -> Network:
-    return load_network(
-        f"{options.home}/networks/lenet.py:{name}",
-        weights=weights,
-        inputs=(MNIST_SPEC,),
-        preprocessing=MNIST_PREPROCESSING,
-    )
-
-
-def mnist_teacher(options: Options) -> Network:
-    """LeNet-5 in Caffe's shapes, trained once and kept."""
-    path = options.work / "teacher.safetensors"
-    if not path.is_file():
-        torch.manual_seed(0)
-        untrained = lenet(options, "lenet5")
-        context = replace(mnist(untrained), checkpoints=options.work, progress=Log(options))
-        step = Finetune(
-            epochs=SMOKE_EPOCHS if options.smoke else TEACHER_EPOCHS, learning_rate=RATES["mnist"]
-        )
-        context = small(context) if options.smoke else context
-        made = step.apply(Candidate("teacher", network=untrained), context)
-        save_network(made.the_network(), path)
-    return lenet(options, "lenet5", path)
+def mnist(options: Options, seed: int) -> Context:
+    """LeNet-5 as the teacher, and all of MNIST's training pictures, as its task moves them."""
+    context = lenet_context(options, "lenet5", seed=seed)
+    data = context.data
+    everything = data.train.joined(data.validation)
+    return replace(context, data=replace(data, train=everything, augment=("shift",)))
 
 
 def student_of(options_home: Path, job: Job, context: Context) -> Network:

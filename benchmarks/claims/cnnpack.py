@@ -1,20 +1,17 @@
-"""CNNpack: LeNet-5 packed in the frequency domain, and 5×5 layers that run there.
-
-Both networks are trained here, once, and kept in the claim's work folder.
-"""
+"""CNNpack: LeNet-5 packed in the frequency domain, and 5×5 layers that run there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
 
 from benchmarks.harness import Claim, CommittedFile, Options, Row
-from benchmarks.networks.lenet import lenet5
+from benchmarks.lenets import lenet_context
 from benchmarks.networks.wide_kernels import wide_kernels
 from benchmarks.resnets import Log
 from lilliput.artifact import Artifact, TensorSpec
@@ -59,34 +56,9 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 RUNNING: Mapping[str, Any] = {"energy": 0.93, "epochs": 12, "learning_rate": 0.03, "free": True}
 
 
-@dataclass(frozen=True)
-class Case:
-    """A network, its data, and how its baseline is trained."""
-
-    name: str
-    factory: Callable[[], nn.Module]
-    data: str
-    shape: tuple[int | None, ...]
-    preprocessing: Preprocessing
-    epochs: int
-
-
-LENET = Case(
-    "lenet5",
-    lenet5,
-    "mnist",
-    (None, 1, 28, 28),
-    Preprocessing(mean=(0.13,), std=(0.31,), channels=1),
-    15,
-)
-WIDE = Case(
-    "wide-kernels",
-    wide_kernels,
-    "cifar10",
-    (None, 3, 32, 32),
-    Preprocessing(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26)),
-    15,
-)
+LENET, WIDE = "lenet5", "wide-kernels"
+WIDE_EPOCHS = 15
+WIDE_PREPROCESSING = Preprocessing(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 
 
 @dataclass(frozen=True)
@@ -104,7 +76,7 @@ class Arm:
 
 
 def run(options: Options) -> Claim:
-    lenet = trained(LENET, options)
+    lenet = packing_context(options)
     arms = ablation(lenet, options)
     ours = arms["dct, no centres"]
     running_rows, running_files = running(options)
@@ -118,9 +90,9 @@ def run(options: Options) -> Claim:
 
 def verify(options: Options) -> Claim:
     """Score the committed packed file again."""
-    context = trained(LENET, options)
+    context = packing_context(options)
     path = options.committed("packed")
-    lost = points_lost(Artifact.of(path), exported(context, LENET.name), context)
+    lost = points_lost(Artifact.of(path), exported(context, LENET), context)
     return Claim(
         says="the committed packed file, scored again",
         rows=(
@@ -130,20 +102,21 @@ def verify(options: Options) -> Claim:
     )
 
 
-def trained(case: Case, options: Options) -> Context:
-    """A context whose original is the baseline: trained once, then read from the work folder."""
+def packing_context(options: Options) -> Context:
+    """The LeNet-5 that every LeNet claim begins with."""
+    return small(lenet_context(options, LENET, seed=0), options)
+
+
+def running_context(options: Options) -> Context:
+    """A network of 5×5 layers on CIFAR-10: trained once, then read from the work folder."""
     task = task_of("classification")
-    data = load_data(case.data, task=task)
-    if options.smoke:
-        data = replace(
-            data, train=data.train.head(SMOKE_EXAMPLES), test=data.test.head(SMOKE_EXAMPLES)
-        )
-    spec = TensorSpec(name="input", shape=case.shape)
-    fresh = Network(case.factory().eval(), (spec,), case.name, case.preprocessing)
-    folder = options.work / case.name
+    spec = TensorSpec(name="input", shape=(None, 3, 32, 32))
+    torch.manual_seed(0)
+    fresh = Network(wide_kernels().eval(), (spec,), WIDE, WIDE_PREPROCESSING)
+    folder = options.work / WIDE
     folder.mkdir(exist_ok=True)
-    context = Context(
-        data=data,
+    untrained = Context(
+        data=load_data("cifar10", task=task),
         task=task,
         target=Target(),
         original=Candidate("original", network=fresh),
@@ -151,13 +124,22 @@ def trained(case: Case, options: Options) -> Context:
         checkpoints=folder,
         progress=Log(options),
     )
+    context = small(untrained, options)
     kept = folder / "baseline.safetensors"
     if not kept.exists():
-        epochs = 1 if options.smoke else case.epochs
-        step = Finetune(epochs=epochs, learning_rate=0.05)
+        step = Finetune(epochs=1 if options.smoke else WIDE_EPOCHS, learning_rate=0.05)
         save_network(step.apply(Candidate("baseline", network=fresh), context).the_network(), kept)
-    baseline = load_saved(kept, case.factory())
+    baseline = load_saved(kept, fresh.module)
     return replace(context, original=Candidate("original", network=baseline))
+
+
+def small(context: Context, options: Options) -> Context:
+    """A few examples, for a smoke run."""
+    if not options.smoke:
+        return context
+    data = context.data
+    train, test = data.train.head(SMOKE_EXAMPLES), data.test.head(SMOKE_EXAMPLES)
+    return replace(context, data=replace(data, train=train, test=test))
 
 
 def ablation(context: Context, options: Options) -> dict[str, Arm]:
@@ -175,7 +157,7 @@ def _arm(name: str, changed: Mapping[str, Any], context: Context, options: Optio
     network = step.apply(given, context).the_network()
     artifact = export_network(network, context.folder / f"{short}.onnx")
     packed = pack(artifact.path, out=context.folder / f"{short}.lil").path
-    lost = points_lost(Artifact.of(packed), exported(context, LENET.name), context)
+    lost = points_lost(Artifact.of(packed), exported(context, LENET), context)
     return Arm(packed, artifact.path, lost, times_fewer(work_of(network)))
 
 
@@ -196,7 +178,7 @@ def points_lost(ours: Artifact, original: Artifact, context: Context) -> Measure
 
 
 def packing_rows(ours: Arm, context: Context, options: Options) -> tuple[Row, ...]:
-    original = exported(context, LENET.name)
+    original = exported(context, LENET)
     timing = timed(ours.plain, original.path, options)
     return (
         _smaller(ours.bytes),
@@ -242,13 +224,13 @@ def table(arms: Mapping[str, Arm]) -> tuple[Row, ...]:
 
 def running(options: Options) -> tuple[tuple[Row, ...], dict[str, CommittedFile]]:
     """The network of 5×5 layers as it is, and with few patterns where the stopwatch says so."""
-    context = trained(WIDE, options)
+    context = running_context(options)
     smoke = {"epochs": 1} if options.smoke else {}
     step = RunDct(**(dict(RUNNING) | smoke))
     given = Candidate("running", network=context.original.the_network())
     made = step.apply(given, context).the_network()
     ours = export_network(made, context.folder / "running.onnx")
-    original = exported(context, WIDE.name)
+    original = exported(context, WIDE)
     timing = timed(ours.path, original.path, options)
     low, high = timing.ratio_interval
     kept = ", ".join(f"layer {edit['path']}: {edit['count']} of 25" for edit in made.edits)

@@ -33,6 +33,9 @@ MOST_EPOCHS = 60
 MOST_STEPS = 3000
 """A full training is never longer than either allows, whatever the time."""
 
+SHORTEST = 0.4
+"""A further finalist gets at least this share of the time that those before it took."""
+
 
 @STAGES.register("shrink")
 class Shrink(Search):
@@ -64,7 +67,6 @@ class Shrink(Search):
     learning_rate: float = Field(0.03, gt=0, description="peak of the cosine")
     batch_size: int | None = Field(None, ge=1, description="examples a step; unset: 16 to 128")
     reserve: float = Field(0.9, gt=0, le=1, description="share of max_drop that training may lose")
-
     packed: float = Field(
         1.0,
         gt=0,
@@ -106,14 +108,13 @@ class Shrink(Search):
         by_key = {c.architecture.key: c for c in considered}
         allowed = context.budget.max_drop
         allowed = None if allowed is None else allowed * self.reserve
-        epochs_of = {a.key: self._epochs(a, training, minutes, context) for a in screened}
-        times = epoch_steps(training, context) / max(training.screen_steps, 1)
-        screened = [replace(a, left=left_after(epochs_of[a.key] * times)) for a in screened]
         final: dict[str, float] = {}
         began = time.monotonic()
-        while len(final) < self.finalists and self._in_time(began, len(final), minutes, context):
-            chosen = next_finalist(screened, final, allowed)
-            if chosen is None:
+        while len(final) < self.finalists:
+            share = self._minutes_for_next(began, len(final), minutes, context)
+            epochs_of = {a.key: self._epochs(a, training, share, context) for a in screened}
+            chosen = next_finalist(expected(screened, epochs_of, training, context), final, allowed)
+            if chosen is None or not share:
                 return
             epochs = epochs_of[chosen.key]
             trained = trained_in_full(by_key[chosen.key], training, epochs, context)
@@ -139,17 +140,25 @@ class Shrink(Search):
             history=(*original.history, settings),
         )
 
-    def _in_time(self, began: float, finished: int, minutes: float, context: Context) -> bool:
-        """Whether another training as long as the last ones fits into the time left.
+    def _minutes_for_next(
+        self, began: float, finished: int, minutes: float, context: Context
+    ) -> float:
+        """The next finalist's share of the time that is left; 0 if that is not worth a training.
 
-        The answer is journalled: a run that is resumed stops where it had stopped.
+        The answer is journalled: a run that is resumed decides as it had decided.
         """
         if self.minutes is None or not finished:
-            return True
-        spent = (time.monotonic() - began) / 60
-        fits = spent + 0.9 * spent / finished <= minutes
-        key = f"time for finalist {finished + 1}"
-        return bool(context.journal.once(key, partial(dict, fits=fits))["fits"])
+            return minutes / self.finalists
+
+        def decide() -> dict[str, float]:
+            spent = (time.monotonic() - began) / 60
+            least = spent / finished * (SHORTEST if self.epochs is None else 0.9)
+            left = minutes - spent
+            if left < least:
+                return {"minutes": 0.0}
+            return {"minutes": left / max(min(self.finalists - finished, int(left / least)), 1)}
+
+        return float(context.journal.once(f"time for finalist {finished + 1}", decide)["minutes"])
 
     def _minutes_left(self, spent: float, context: Context) -> float:
         """What is left after ranking and screening, a third of the whole at least; journalled."""
@@ -165,9 +174,16 @@ class Shrink(Search):
             return self.epochs
         assert chosen.pace is not None
         steps = epoch_steps(training, context)
-        seconds = 60 * minutes / self.finalists
         most = max(MOST_EPOCHS, MOST_STEPS // steps)
-        return min(max(chosen.pace.epochs_in(seconds, steps), 1), most)
+        return min(max(chosen.pace.epochs_in(60 * minutes, steps), 1), most)
+
+
+def expected(
+    screened: list[Screened], epochs_of: dict[str, int], training: Training, context: Context
+) -> list[Screened]:
+    """With the share of the drop that trainings as long as these should leave."""
+    times = epoch_steps(training, context) / max(training.screen_steps, 1)
+    return [replace(one, left=left_after(epochs_of[one.key] * times)) for one in screened]
 
 
 def epoch_steps(training: Training, context: Context) -> int:
