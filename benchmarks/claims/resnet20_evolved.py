@@ -1,0 +1,382 @@
+"""ResNet-20 evolved: narrower networks, mixed bits, and one packed file.
+
+The search looks at 5,000 of the training examples, which these weights know by heart: it orders
+cuts, and says nothing of accuracy. The test split is looked at once, by the delivered files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Claim, CommittedFile, Options, Row
+from benchmarks.resnets import context_for, whole_test_drop
+from lilliput.artifact import Artifact
+from lilliput.budget import Budget
+from lilliput.candidate import Candidate
+from lilliput.context import Context
+from lilliput.data.sources import load_data
+from lilliput.export.onnx_file import export_network
+from lilliput.measurement import Measurement
+from lilliput.meter.accuracy import score_file
+from lilliput.meter.cost import file_cost
+from lilliput.meter.stopwatch import Timing, compare_files
+from lilliput.network import Network
+from lilliput.preprocessing import IDENTITY
+from lilliput.runs.journal import JournalFile
+from lilliput.runtimes.opening import open_session
+from lilliput.search.genomes import Variant
+from lilliput.search.members import Member
+from lilliput.search.searching import Quest, evolved, packed_bytes
+from lilliput.steps.distill import Distill
+from lilliput.steps.prune_channels import PruneChannels
+from lilliput.steps.quantize import Quantize
+from lilliput.steps.search_bits import SearchBits
+from lilliput.steps.search_filters import SearchFilters
+from lilliput.target import Target
+from lilliput.tasks import task_of
+from lilliput.verbs.pack import pack
+
+PUBLISHED = {"30.1 M": (30.1e6, 91.22), "19.1 M": (19.1e6, 90.90), "6.1 M": (6.1e6, 87.61)}
+"""{point: (multiply-adds, accuracy)} of the published front, trained for 400 epochs."""
+
+SHORTCUTS = 0.25e6
+"""In the file each zero-padded shortcut is a convolution of its own, which counts too."""
+
+EVOLVED, PRUNED, MIXED, UNIFORM = "evolved", "pruned", "mixed", "uniform"
+FRONT = (EVOLVED, PRUNED)
+WIDTHS = (2, 3)
+"""Bits of the uniform networks that mixed ones are compared with."""
+
+SAFELY_WITHIN = 0.98
+"""Of a uniform network's packed bytes, before training, which changes them a little."""
+
+EPOCHS, BIT_EPOCHS = 20, 6
+RATE = 0.03
+TIMES_SMALLER = 16
+BRIEFLY_TRAINED = 5
+SEED = 0
+SAYS = (
+    "ResNet-20 evolves into networks that dominate the published front and `prune_channels` after "
+    f"{EPOCHS} epochs; mixed bits beat uniform ones; one file is {TIMES_SMALLER} times smaller"
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: what is made, and to which point or bits."""
+
+    kind: str
+    point: str
+
+    @property
+    def stem(self) -> str:
+        return f"{self.kind}-{self.point.replace(' ', '')}"
+
+
+def run(options: Options) -> Claim:
+    jobs = [
+        *(Job(kind, point) for point in PUBLISHED for kind in FRONT),
+        *(Job(kind, f"{width} bits") for width in WIDTHS for kind in (MIXED, UNIFORM)),
+    ]
+    variants = chosen(options)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        paths = pool.map(partial(made, options), jobs, [variants.get(job.stem) for job in jobs])
+        files = dict(zip(jobs, paths, strict=True))
+    original = exported(prepared(options).original.the_network(), options.work / "original.onnx")
+    small = takehome(options, original)
+    rows = [row for point in PUBLISHED for row in front_rows(point, files, original, options)]
+    rows += [row for width in WIDTHS for row in bit_rows(f"{width} bits", files, original)]
+    kept = [job for job in jobs if job.kind in (EVOLVED, MIXED)]
+    return Claim(
+        says=SAYS,
+        rows=(*rows, *takehome_rows(small, original)),
+        files={
+            **{job.stem: committed(options, files[job]) for job in kept},
+            "small": options.commit(small, "resnet20-evolved-small.lil"),
+        },
+    )
+
+
+def committed(options: Options, path: Path) -> CommittedFile:
+    return options.commit(path, f"resnet20-{path.name}")
+
+
+# Searches ----------------------------------------------------------------------------------
+
+
+def prepared(options: Options) -> Context:
+    context = context_for(options, "resnet20", options.work, seed=SEED, threads=1)
+    if options.smoke:
+        data = context.data
+        few = {"train": data.train.head(512), "validation": data.validation.head(200)}
+        context = replace(context, data=replace(data, **few))
+    return context
+
+
+def settings(options: Options) -> dict[str, Any]:
+    """What both searches have in common."""
+    sizes = {"population": 32, "generations": 10, "screen_examples": 1000, "refit_examples": 512}
+    few = {"population": 6, "generations": 1, "screen_examples": 100, "refit_examples": 64}
+    return {
+        "max_drop": 85.0,
+        "rank_examples": 0,
+        "screen_steps": 2 if options.smoke else 60,
+        "learning_rate": RATE,
+        "batch_size": 128,
+        **(few if options.smoke else sizes),
+    }
+
+
+def filters(options: Options) -> SearchFilters:
+    return SearchFilters(objectives=("loss", "macs"), **settings(options))
+
+
+def bits(options: Options) -> SearchBits:
+    return SearchBits(bits=(2, 3, 4, 6, 8), **settings(options))
+
+
+@contextmanager
+def quest_of(
+    stage: SearchFilters | SearchBits, options: Options, *, name: str = "search"
+) -> Iterator[Quest]:
+    """A search whose results are journalled: an interrupted claim goes on with it."""
+    context = prepared(options)
+    with JournalFile(options.work / f"{stage.name}-{name}.jsonl") as journal:
+        context = replace(context, journal=journal)
+        yield stage.quest(context.original, context)
+
+
+def chosen(options: Options) -> dict[str, Variant]:
+    """{stem of a job: the variant to train}; what was chosen once stays chosen."""
+    path = options.work / "variants.json"
+    if not path.is_file():
+        found = {**chosen_widths(options), **chosen_bits(options)}
+        path.write_text(json.dumps({stem: asdict(variant) for stem, variant in found.items()}))
+    stored = json.loads(path.read_text())
+    return {stem: Variant(tuple(one["gone"]), one["weight_bits"]) for stem, one in stored.items()}
+
+
+def chosen_widths(options: Options) -> dict[str, Variant]:
+    """The best member within each point's multiply-adds."""
+    with quest_of(filters(options), options) as quest:
+        members = tuple(evolved(quest).archive.values())
+
+        def macs(variant: Variant) -> float:
+            return float(quest.shop.analysis.macs(variant.gone)) + SHORTCUTS
+
+        return {
+            Job(EVOLVED, point).stem: best_within(members, quest, macs, limit)
+            for point, (limit, _) in PUBLISHED.items()
+        }
+
+
+def chosen_bits(options: Options) -> dict[str, Variant]:
+    """For each uniform width, itself and the best member whose packed file is no longer."""
+    found = {}
+    with quest_of(bits(options), options) as quest:
+        members = tuple(evolved(quest).archive.values())
+        seeds = [quest.encoding.express(genome) for genome in quest.encoding.seeds()]
+
+        def packed(variant: Variant) -> float:
+            return packed_bytes(quest.shop.built(variant))
+
+        for width in WIDTHS:
+            uniform = next(v for v in seeds if set(v.weight_bits.values()) == {width})
+            limit = packed(uniform) * SAFELY_WITHIN
+            found[Job(UNIFORM, f"{width} bits").stem] = uniform
+            found[Job(MIXED, f"{width} bits").stem] = best_within(members, quest, packed, limit)
+    return found
+
+
+def best_within(
+    members: Sequence[Member], quest: Quest, cost: Callable[[Variant], float], limit: float
+) -> Variant:
+    """Of the members within the limit that lose least, the best after a short training."""
+    sound = sorted((m for m in members if not m.outcome.failed), key=lambda m: m.outcome.values)
+    variants = (quest.variant(member) for member in sound)
+    within = list(islice((v for v in variants if cost(v) <= limit), BRIEFLY_TRAINED))
+    if not within:
+        return min(map(quest.variant, sound), key=cost)
+
+    def loss(variant: Variant) -> float:
+        network = quest.shop.trained(variant, quest.training(), epochs=None, key="brief")
+        return quest.shop.loss(network, variant, len(quest.context.data.validation))
+
+    return min(within, key=loss)
+
+
+# Trainings ---------------------------------------------------------------------------------
+
+
+def made(options: Options, job: Job, variant: Variant | None) -> Path:
+    """One network, trained and exported; what an interrupted claim finished is kept."""
+    torch.set_num_threads(1)
+    path = options.work / f"{job.stem}.onnx"
+    if not path.is_file():
+        exported(trained(options, job, variant), path)
+    if job.kind in FRONT:
+        return path
+    return pack(path, out=path.with_suffix(".lil")).path
+
+
+def trained(options: Options, job: Job, variant: Variant | None) -> Network:
+    """Channels gone and distilled, or distilled on its grids; equally long within a comparison."""
+    if job.kind == PRUNED:
+        context = prepared(options)
+        step = PruneChannels(max_macs=PUBLISHED[job.point][0] - SHORTCUTS, multiple_of=1)
+        cut = step.apply(Candidate(job.stem, network=context.original.network), context)
+        return distilled(cut.the_network(), job, options, context)
+    assert variant is not None
+    stage = filters(options) if job.kind == EVOLVED else bits(options)
+    with quest_of(stage, options, name=job.stem) as quest:
+        if job.kind == EVOLVED:
+            narrow = quest.shop.narrowed(variant, verify=True)
+            return distilled(narrow, job, options, quest.context)
+        epochs = 1 if options.smoke else BIT_EPOCHS
+        return quest.shop.trained(variant, quest.training(), epochs=epochs, key=job.stem)
+
+
+def distilled(network: Network, job: Job, options: Options, context: Context) -> Network:
+    """The same training for evolved and for pruned networks."""
+    step = Distill(epochs=1 if options.smoke else EPOCHS, learning_rate=RATE)
+    return step.apply(Candidate(job.stem, network=network), context).the_network()
+
+
+def exported(network: Network, path: Path) -> Artifact:
+    return export_network(network, path)
+
+
+def takehome(options: Options, original: Artifact) -> Path:
+    """The whole network in int8, its weights chosen for a packed file of the goal's size."""
+    budget = Budget(max_bytes=original.bytes // TIMES_SMALLER)
+    context = replace(prepared(options), budget=budget)
+    given = Candidate("original", artifact=original)
+    small = Quantize(rate="size").apply(replace(given, id="small"), context).the_artifact()
+    path = options.work / "small.lil"
+    path.unlink(missing_ok=True)
+    return pack(small.path, out=path).path
+
+
+# Figures -----------------------------------------------------------------------------------
+
+
+def accuracy(path: Path) -> float:
+    """Per cent of the whole test split that the file gets right."""
+    artifact, task = Artifact.of(path), task_of("classification")
+    with closing(open_session(path, Target())) as session:
+        preprocessing = artifact.metadata.preprocessing or IDENTITY
+        return float(
+            score_file(session, task, load_data("cifar10", task=task).test, preprocessing).mean()
+        )
+
+
+def front_rows(
+    point: str, files: Mapping[Job, Path], original: Artifact, options: Options
+) -> list[Row]:
+    """A point of the published front beside ours, and beside `prune_channels` at equal training."""
+    limit, published = PUBLISHED[point]
+    ours, theirs = files[Job(EVOLVED, point)], files[Job(PRUNED, point)]
+    timings = timed({"ours": ours, "theirs": theirs}, original, options)
+    found, other = accuracy(ours), accuracy(theirs)
+    mine = timings["ours"]
+    low, high = mine.ratio_interval
+    return [
+        Row(name=f"{point}: accuracy", figure=round(found, 2), unit="%", goal=f">= {published}"),
+        Row(
+            name=f"{point}: multiply-adds",
+            figure=file_cost(ours).macs,
+            unit="MACs",
+            goal=f"<= {limit:g}",
+        ),
+        Row(name=f"{point}: median latency", figure=round(mine.median_ms, 4), unit="ms"),
+        Row(
+            name=f"{point}: times faster",
+            figure=round(1 / mine.ratio, 3),
+            interval=(1 / high, 1 / low),
+            unit="×",
+        ),
+        Row(
+            name=f"{point}: points gained over `prune_channels`, equally trained",
+            figure=round(found - other, 2),
+            goal="> 0",
+            note=f"{other:.2f} % at {file_cost(theirs).macs:.4g} multiply-adds, "
+            f"{1 / timings['theirs'].ratio:.3f} × faster",
+        ),
+    ]
+
+
+def timed(files: Mapping[str, Path], original: Artifact, options: Options) -> dict[str, Timing]:
+    given = {"original": original.path, **files}
+    return compare_files(
+        {name: (path, Target()) for name, path in given.items()},
+        "original",
+        max_seconds=3 if options.smoke else 60,
+    )
+
+
+def bit_rows(point: str, files: Mapping[Job, Path], original: Artifact) -> list[Row]:
+    """Mixed and uniform bits, from the packed files."""
+    mixed, uniform = files[Job(MIXED, point)], files[Job(UNIFORM, point)]
+    lost = {path: packed_drop(path, original) for path in (mixed, uniform)}
+    sizes = {path: path.stat().st_size for path in (mixed, uniform)}
+    return [
+        Row(
+            name=f"uniform {point}: points that mixed bits gain",
+            figure=round(lost[uniform].value - lost[mixed].value, 2),
+            goal="> 0",
+            note=f"{lost[mixed].value:.2f} lost against {lost[uniform].value:.2f}",
+        ),
+        Row(
+            name=f"uniform {point}: packed bytes of mixed bits, of the uniform ones'",
+            figure=round(sizes[mixed] / sizes[uniform], 4),
+            goal="<= 1",
+            note=f"{sizes[mixed]} B of {sizes[uniform]} B",
+        ),
+    ]
+
+
+def packed_drop(path: Path, original: Artifact) -> Measurement:
+    return whole_test_drop(Artifact.of(path), original, Target())
+
+
+def takehome_rows(small: Path, original: Artifact) -> list[Row]:
+    return [
+        Row(
+            name="packed file: times smaller than the fp32 ONNX file",
+            figure=round(original.bytes / small.stat().st_size, 2),
+            unit="×",
+            goal=f">= {TIMES_SMALLER}",
+            note=f"{small.stat().st_size} of {original.bytes} bytes",
+        ),
+        Row.of(
+            "packed file: points lost, whole test split",
+            packed_drop(small, original),
+            goal="<= 0.5",
+        ),
+    ]
+
+
+def verify(options: Options) -> Claim:
+    """Score the committed files again."""
+    network = prepared(options).original.the_network()
+    original = exported(network, options.work / "original.onnx")
+    rows = []
+    for point, (_, published) in PUBLISHED.items():
+        found = accuracy(options.committed(Job(EVOLVED, point).stem))
+        goal = f">= {published}"
+        rows.append(Row(name=f"{point}: accuracy", figure=round(found, 2), unit="%", goal=goal))
+    return Claim(
+        says="the committed files, scored again",
+        rows=(*rows, *takehome_rows(options.committed("small"), original)),
+    )
