@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -99,3 +99,18 @@ def four_bits() -> bytes:
         packed = (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
         made.graph.initializer.add(name=name, data_type=kind, dims=shape, raw_data=packed)
     return made.SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def picture_weights() -> Callable[[int, int, float], np.ndarray]:
+    """Rows of weights on the pixels of a square picture, the largest left, as signs."""
+
+    def made(rows: int, side: int, gone: float) -> np.ndarray:
+        fields = np.random.default_rng(4).standard_normal((rows, side, side))
+        for axis in (1, 2):
+            fields = fields + np.roll(fields, 1, axis) + np.roll(fields, -1, axis)
+        pixels = fields.reshape(rows, side * side)
+        live = np.abs(pixels) > np.quantile(np.abs(pixels), gone)
+        return np.where(live, np.sign(pixels), 0).astype(np.float32)
+
+    return made

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from lilliput.codec import container, payload, wire
 from lilliput.codec.container import decode, decode_with_bill, encode
+from lilliput.codec.phases import likely_line, of_lines
 from lilliput.errors import Refused
 
 KINDS = (np.float32, np.float16, np.float64, np.int8, np.uint8, np.int32, np.uint32, np.int64)
@@ -85,9 +86,10 @@ def test_nibbles_larger_than_a_unit_come_in_pairs(monkeypatch, four_bits):
     round_trip(four_bits)
 
 
-def test_a_file_of_the_first_version_is_still_read():
-    packed = (Path(__file__).parent / "version-1.lil").read_bytes()
-    assert packed[3] == 1
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_older_version_is_still_read(version):
+    packed = (Path(__file__).parent / f"version-{version}.lil").read_bytes()
+    assert packed[3] == version
     again = decode(packed)
     assert onnx.load_from_string(bytes(again)).graph.initializer
     packed_again, _ = encode(bytes(again))
@@ -111,6 +113,27 @@ def test_what_is_empty_by_rows_and_columns_costs_less_than_its_entropy(model_of)
     entropy = -weights.size * (share * np.log2(share) + (1 - share) * np.log2(1 - share)) / 8
     assert bill.entries[2].parts["significance"] < 0.85 * entropy
     assert bill.entries[2].parts["codebook"] < 50
+
+
+def test_lines_of_a_picture_are_found_and_neighbours_tell(model_of, picture_weights):
+    weights = picture_weights(40, 20, 0.95)
+    shuffled = weights[:, np.random.default_rng(4).permutation(400)]
+    in_order, at_random = (
+        encode(model_of({"weight": w}))[1].entries[2].parts for w in (weights, shuffled)
+    )
+    assert likely_line(np.sign(weights).astype(np.int8)) == 20
+    assert in_order["significance"] < 0.9 * at_random["significance"]
+    assert in_order["values"] < 0.5 * at_random["values"]
+
+
+@given(st.integers(1, 80), st.integers(1, 80))
+def test_every_column_comes_once_and_after_its_neighbours(columns, line):
+    done = set()
+    for phase in of_lines(columns, min(line, columns)):
+        assert done.isdisjoint(phase.columns)
+        assert done.issuperset(set(phase.beside.ravel()) - {columns})
+        done |= set(phase.columns)
+    assert done == set(range(columns))
 
 
 def test_a_small_file_is_not_mostly_header_and_graph(tmp_path):

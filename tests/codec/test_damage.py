@@ -55,7 +55,8 @@ def with_checksum(made: bytes) -> bytes:
     """As somebody would who means harm."""
     if len(made) < 8:
         return made
-    return made[:4] + struct.pack("<I", zlib.crc32(made[8:])) + made[8:]
+    seed = zlib.crc32(made[3:4]) if made[3] > 2 else 0
+    return made[:4] + struct.pack("<I", zlib.crc32(made[8:], seed)) + made[8:]
 
 
 @contextmanager
@@ -130,7 +131,7 @@ def crafted(body: bytes = b"", **changes: int) -> bytes:
         (b"", r"not a \.lil file"),
         (b"PK\x03\x04", r"not a \.lil file \(it does not begin with LIL\)"),
         (b"LIL\x01", "cut short"),
-        (b"LIL\x03" + bytes(40), "has version 3, and this lilliput reads up to 2\n  → pip install"),
+        (b"LIL\x04" + bytes(40), "has version 4, and this lilliput reads up to 3\n  → pip install"),
         (b"LIL\x00" + bytes(40), "has version 0"),
         (b"LIL\x01" + bytes([1]) * 40, r"damaged or cut short \(checksum\)\n  → copy or pack"),
         (crafted(onnx_bytes=1 << 40), "unpacks to 1099511627776 bytes, more than the limit"),

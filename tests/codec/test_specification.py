@@ -157,17 +157,21 @@ def odds() -> Table:
 
 
 class Filled:
-    """How full rows, columns and kernels of a unit are, and what follows from it."""
+    """How full rows, columns, kernels and neighbourhoods of a unit are, and what follows."""
 
-    def __init__(self, shape: Shape, kernel: tuple[int, ...]) -> None:
-        self.shape, self.order = shape, Known(shape, kernel, 1).order
-        self.live: dict[Place, int] = {}
+    def __init__(self, shape: Shape, kernel: tuple[int, ...], line: int) -> None:
+        known = Known(shape, kernel, 1)
+        self.shape, self.line = shape, line
+        self.order, self.places = known.order, known.places
+        self.value: dict[Place, int] = {}
+        self.found, self.expected = [0] * 16, [0] * 16
 
-    def passes(self) -> Iterator[tuple[int, list[Place]]]:
+    def passes(self) -> Iterator[tuple[int, int, list[Place]]]:
+        """(planes known, how far neighbours are, places)."""
         groups, rows, columns, count = self.shape
         t = max(1, min(4, math.isqrt(rows * columns // 64)))
         if count == 1:
-            t = min(32, rows * columns // 512)
+            t = min(8, rows * columns // 512)
 
         def cuts(length: int) -> list[range]:
             n = max(1, min(t, length // 4))
@@ -175,43 +179,103 @@ class Filled:
 
         if count == 1:
             for row in cuts(rows):
-                for first in (0, 8, 4, 12, 2, 6, 10, 14, *range(1, 16, 2)):
-                    if first < columns:
-                        yield 0, list(product(range(groups), row, range(first, columns, 16), [0]))
+                for far, some in self.columns():
+                    yield 0, far, list(product(range(groups), row, some, [0]))
             return
         for row, column in product(cuts(rows), cuts(columns)):
-            yield 0, list(product(range(groups), row, column, [self.order[0]]))
+            yield 0, 0, list(product(range(groups), row, column, [self.order[0]]))
         for step, k in enumerate(self.order[1:], 1):
-            yield step, list(product(range(groups), range(rows), range(columns), [k]))
+            yield step, 0, list(product(range(groups), range(rows), range(columns), [k]))
 
-    def beside(self, g: int, o: int, i: int) -> int:
-        if self.shape[3] > 1 or i % 4 == 0:
+    def columns(self) -> Iterator[tuple[int, list[int]]]:
+        every = range(self.shape[2])
+        yield 16, [i for i in every if i % self.line % 16 == 0 and i // self.line % 16 == 0]
+        for far in (8, 4, 2, 1):
+            for odd in (2, 1):
+                held = [
+                    i
+                    for i in every
+                    if i % self.line % far == 0
+                    and i // self.line % far == 0
+                    and (i % self.line // far % 2) + (i // self.line // far % 2) == odd
+                ]
+                parts = -(-16 * len(held) // len(every))
+                for part in range(parts):
+                    yield far, held[part::parts]
+
+    def beside(self, far: int, place: Place) -> list[Place]:
+        g, o, i, k = place
+        if self.shape[3] > 1:
+            known = self.order[: self.order.index(k)]
+            near = [
+                j
+                for j in known
+                if sum((a - b) ** 2 for a, b in zip(self.places[j], self.places[k], strict=True))
+                <= 2
+            ]
+            return [(g, o, i, j) for j in near]
+        if far > 2:
+            return []
+        x, y = i % self.line, i // self.line
+        corner = (x // far % 2) + (y // far % 2) == 2
+        steps = (
+            ((-1, -1), (-1, 1), (1, -1), (1, 1)) if corner else ((0, -1), (0, 1), (-1, 0), (1, 0))
+        )
+        found = []
+        for dy, dx in steps:
+            there = x + far * dx, y + far * dy
+            if 0 <= there[0] < self.line and there[1] >= 0:
+                found.append((g, o, there[1] * self.line + there[0], 0))
+        return found
+
+    def nearness(self, far: int, place: Place) -> int:
+        """The class of a place of a tensor without a kernel; 0: neighbours are not counted."""
+        if self.shape[3] > 1 or far > 2:
             return 0
-        far = 1 if i % 2 else 2
-        both = self.live.get((g, o, i - far, 0), 0) + self.live.get((g, o, i + far, 0), 0)
-        return 72 * (both + (4 if far == 1 else 1))
+        x, y = place[2] % self.line, place[2] // self.line
+        corner = (x // far % 2) + (y // far % 2) == 2
+        first = 1 if far == 2 else 6 if corner else 11
+        return first + sum(self.value.get(p, 0) != 0 for p in self.beside(far, place))
 
-    def classes(self, step: int, where: list[Place]) -> list[int]:
+    def leaning(self, far: int, place: Place) -> int:
+        total = sum(
+            (v > 0) - (v < 0) for p in self.beside(far, place) for v in [self.value.get(p, 0)]
+        )
+        if total == 0:
+            return 0
+        return (3 if far == 2 else 1) + (total > 0)
+
+    def classes(self, step: int, far: int, where: list[Place]) -> tuple[list[int], list[int]]:
+        """(classes, the chances that neighbours multiply) of the places."""
         n: dict[Any, int] = {}
         seen: dict[Any, int] = {}
-        for (g, o, i, _), live in self.live.items():
+        for (g, o, i, _), value in self.value.items():
             for key in (g, ("o", g, o), ("i", g, i), ("k", g, o, i)):
-                n[key] = n.get(key, 0) + live
+                n[key] = n.get(key, 0) + (value != 0)
                 seen[key] = seen.get(key, 0) + 1
 
-        def more(key: Any, places: int, g: int) -> int:
-            expected = 32 * places * n.get(g, 0) // max(seen.get(g, 0), 1)
-            return fine_log(n.get(key, 0)) + 64 - fine_log((expected + 15) >> 1)
+        def more(count: int, sixteenths: int) -> int:
+            return fine_log(count) + 64 - fine_log(sixteenths)
 
-        found = []
-        for g, o, i, _ in where:
+        def than_all(key: Any, places: int, g: int) -> int:
+            expected = 32 * places * n.get(g, 0) // max(seen.get(g, 0), 1)
+            return more(n.get(key, 0), (expected + 15) >> 1)
+
+        found, chances = [], []
+        for place in where:
+            g, o, i, _ = place
             size = fine_log(n.get(g, 0)) - fine_log(seen.get(g, 0) - n.get(g, 0))
             for key in (("o", g, o), ("i", g, i)):
-                size += more(key, seen.get(key, 0), g)
+                size += than_all(key, seen.get(key, 0), g)
             if step:
-                size += 8 * more(("k", g, o, i), step, g) >> 4
-            found.append(clip((size >> 2) + 56, 0, 71) + self.beside(g, o, i))
-        return found
+                size += 8 * than_all(("k", g, o, i), step, g) >> 4
+            zero, one = odds().rows[clip((size >> 2) + 56, 0, 71)]
+            chances.append((one << 16) // (zero + one))
+            near = self.nearness(far, place)
+            if near:
+                size += more(self.found[near], (32 * self.expected[near] + (15 << 16)) >> 17)
+            found.append(clip((size >> 2) + 56, 0, 71))
+        return found, chances
 
 
 class Known:
@@ -295,7 +359,7 @@ class Known:
 
 class Decoder:
     def __init__(self, packed: bytes) -> None:
-        assert packed[:4] == b"LIL\x02"
+        assert packed[:4] == b"LIL\x03"
         body = memoryview(packed)
         self.total, at = varint(body, 12)
         graph, at = varint(body, at)
@@ -467,14 +531,15 @@ class Decoder:
                     weight=32,
                 ),
                 flat(45, 2),
-                flat(1, n, limit=1 << 16),
+                flat(5, n, limit=1 << 16),
                 odds(),
                 flat(8, 127),
             ),
         )
         sparse = self.coder.number(3)
         if sparse == 2:
-            return self.counted(n, live, place_odds, Filled(shape, kernel))
+            line = self.coder.number(shape[2]) + 1 if shape[3] == 1 else shape[2]
+            return self.counted(n, live, place_odds, Filled(shape, kernel, line))
         known = Known(shape, kernel, n)
         for step, where in known.passes():
             expected, smaller = None, 0
@@ -501,14 +566,23 @@ class Decoder:
 
     def counted(self, n: int, live: Table, place_odds: Table, filled: Filled) -> list[int]:
         found: dict[Place, int] = {}
-        while sum(live.rows[0]) > max(1 << 10, 2 * n):
-            live.rows[0] = [count // 2 + 1 for count in live.rows[0]]
-        for step, where in filled.passes():
-            some = self.coder.varied(filled.classes(step, where), place_odds)
-            values = iter(self.coder.code([0] * sum(some), live))
-            for place, s in zip(where, some, strict=True):
-                filled.live[place] = s
+        for number, row in enumerate(live.rows):
+            while sum(live.rows[number]) > max(1 << 10, 2 * n):
+                live.rows[number] = [count // 2 + 1 for count in live.rows[number]]
+            assert len(row) == n
+        for step, far, where in filled.passes():
+            classes, chances = filled.classes(step, far, where)
+            some = self.coder.varied(classes, place_odds)
+            kept = [place for place, s in zip(where, some, strict=True) if s]
+            leanings = [filled.leaning(far, place) for place in kept]
+            values = iter(self.coder.code(leanings, live))
+            near = [filled.nearness(far, place) for place in where]
+            for place, s, chance, c in zip(where, some, chances, near, strict=True):
                 found[place] = (next(values) + n // 2) % n - n // 2 if s else 0
+                filled.found[c] += s
+                filled.expected[c] += chance
+            for place in where:
+                filled.value[place] = found[place]
         return [found[place] for place in product(*map(range, filled.shape))]
 
     def floats(  # noqa: C901  # in the order of the page
@@ -620,7 +694,7 @@ def test_larger_kernels_and_rows_without(model_of, smooth_kernels, quantized, ki
     assert Decoder(packed).run() == content
 
 
-def test_sparse_weights_of_few_values(model_of):
+def test_sparse_weights_of_few_values(model_of, picture_weights):
     rng = np.random.default_rng(2)
 
     def made(*shape: int) -> np.ndarray:
@@ -634,6 +708,7 @@ def test_sparse_weights_of_few_values(model_of):
         "and rows": made(60, 50),
         "kernels": made(8, 10, 3, 3),
         "int8": (10 * made(30, 20, 2, 2)).astype(np.int8),
+        "pixels": picture_weights(24, 11, 0.9),
     }
     content = model_of(tensors)
     packed, bill = encode(content)

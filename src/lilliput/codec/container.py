@@ -28,7 +28,7 @@ from lilliput.codec.wire import Slot
 from lilliput.errors import Refused
 
 MAGIC = b"LIL"
-VERSION = 2
+VERSION = 3
 OLDEST = 1
 DEFAULT_LIMIT = 1 << 29
 _START = struct.Struct("<3sBI")
@@ -111,7 +111,7 @@ def _encoded(content: bytes, slots: Sequence[Slot]) -> tuple[bytes, Bill]:
     for piece in writer.pieces:
         body += [varint(len(piece) // 4), piece]
     checked = b"".join(body)
-    packed = _START.pack(MAGIC, VERSION, zlib.crc32(checked)) + checked
+    packed = _START.pack(MAGIC, VERSION, zlib.crc32(checked, _seed(VERSION))) + checked
     header = _Header(
         version=VERSION,
         begin=_START.size + len(head),
@@ -160,7 +160,7 @@ def _read_header(source: BinaryIO, max_bytes: int) -> _Header:
             f"the packed file has version {version}, and this lilliput reads up to {VERSION}",
             hint="pip install --upgrade lilliput",
         )
-    found = 0
+    found = _seed(version)
     while chunk := source.read(1 << 20):
         found = zlib.crc32(chunk, found)
     if found != crc:
@@ -188,6 +188,11 @@ def _read_header(source: BinaryIO, max_bytes: int) -> _Header:
     if total < header.begin + packed_graph or graph_bytes > onnx_bytes:
         raise Refused(_CONTRADICTION)
     return header
+
+
+def _seed(version: int) -> int:
+    """What the checksum goes on from: since version 3 it covers the version too."""
+    return zlib.crc32(bytes([version])) if version > 2 else 0
 
 
 def _sizes(source: BinaryIO, version: int) -> tuple[int, int, int, int, bool]:

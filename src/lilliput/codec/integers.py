@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from lilliput.codec.bill import Ledger
 from lilliput.codec.coder import Estimator, Stream
 from lilliput.codec.context import Context, Pass, Shape
+from lilliput.codec.phases import LEANINGS, Phase, likely_line, of_kernel, of_lines, of_version_2
 from lilliput.codec.prediction import coefficient_table, predict
-from lilliput.codec.sparsity import Sparsity, code_positions, odds_table
+from lilliput.codec.sparsity import Sparsity, odds_table
 from lilliput.codec.tables import Counts, Ints, Small, Table, bell
 
 # Classes of size are half octaves. Where values are small it matters where between two integers
@@ -24,6 +25,8 @@ _FIRST_COARSE = 1 + (_FINE_BELOW - _SMALLEST) * _PARTS
 _ROWS = _FIRST_COARSE + _LARGEST - _FINE_BELOW
 _WEIGHT = 32
 _DENSE, _BY_SIZE, _BY_COUNTS, _WAYS = range(4)
+_WITHOUT_LINES = 2
+"""The last version of the format that knew neither lines nor the signs of neighbours."""
 _SPARSE = 0.6
 """Below this share of numbers that are not zero, where they are is coded by itself."""
 _SPARSE_LIMIT = 1 << 16
@@ -33,11 +36,19 @@ _REMEMBERED = 1 << 10
 """What the values of earlier units may weigh: those of 64 occurrences."""
 
 
+_PARTS_OF_ROWS = (32, 12)
+"""Until that version, and since."""
+
+Way = tuple[int, int]
+"""How integers are coded, and how many columns are a line."""
+
+
 @dataclass
 class IntegerTables:
     """What integers of so many levels teach, over all of a file.
 
-    `counted` says whether places may be coded by counts, which version 1 of the format did not.
+    `version` is that of the format: the first did not code places by counts, the second knew
+    neither lines nor the signs of neighbours.
     """
 
     value: Table
@@ -45,18 +56,18 @@ class IntegerTables:
     live: Table
     place: Table
     coefficient: Table
-    counted: bool = True
+    version: int
 
     @classmethod
-    def new(cls, levels: int, *, counted: bool = True) -> IntegerTables:
+    def new(cls, levels: int, version: int) -> IntegerTables:
         """Bell-shaped counts, by the size that is expected; flat ones for what is sparse."""
         return cls(
             value=Table(_bells(levels).copy(), weight=_WEIGHT),
             zero=Table.flat(_ROWS, 2),
-            live=Table.flat(1, levels, limit=_SPARSE_LIMIT),
+            live=Table.flat(LEANINGS, levels, limit=_SPARSE_LIMIT),
             place=odds_table(),
             coefficient=coefficient_table(),
-            counted=counted,
+            version=version,
         )
 
     @property
@@ -93,23 +104,27 @@ def code_integers(
     Returns:
         The values, as those of their residue class that are nearest to 0; same shape.
     """
-    way = _DENSE if values is None else _best(tables, shape, kernel, values)
+    way, line = (_DENSE, 1) if values is None else _best(tables, shape, kernel, values)
     stream.book_as("context", 0)
-    way = stream.number(way, _WAYS if tables.counted else _WAYS - 1)
-    return _code(stream, tables, way, shape, kernel, values)
+    way = stream.number(way, _WAYS if tables.version > 1 else _WAYS - 1)
+    if way == _BY_COUNTS and shape[3] == 1 and tables.version > _WITHOUT_LINES:
+        line = stream.number(line - 1, shape[2]) + 1
+    return _code(stream, tables, (way, line), shape, kernel, values)
 
 
 def _code(
     stream: Stream,
     tables: IntegerTables,
-    way: int,
+    way: Way,
     shape: Shape,
     kernel: tuple[int, ...],
     values: Ints | None,
 ) -> Ints:
-    if way == _BY_COUNTS:
-        return _code_by_counts(stream, tables, shape, kernel, values)
-    code = _code_sparse if way == _BY_SIZE else _code_dense
+    if way[0] == _BY_COUNTS:
+        return _code_by_counts(
+            stream, tables, shape, _phases(tables, shape, kernel, way[1]), values
+        )
+    code = _code_sparse if way[0] == _BY_SIZE else _code_dense
     context = Context(shape, kernel, tables.levels)
     for where in context.passes():
         plane = None
@@ -119,44 +134,58 @@ def _code(
     return context.values()
 
 
-def _best(tables: IntegerTables, shape: Shape, kernel: tuple[int, ...], values: Ints) -> int:
-    """Sparse numbers are coded in the cheaper of two ways."""
+def _best(tables: IntegerTables, shape: Shape, kernel: tuple[int, ...], values: Ints) -> Way:
+    """Sparse numbers are coded in the cheapest of two or three ways."""
+    columns = shape[2]
     if np.count_nonzero(values) >= values.size * _SPARSE:
-        return _DENSE
+        return _DENSE, columns
+    ways = [(_BY_SIZE, columns), (_BY_COUNTS, columns)]
+    if shape[3] == 1:
+        line = likely_line(np.sign(values).astype(np.int8).reshape(-1, columns))
+        ways += [] if line is None else [(_BY_COUNTS, line)]
     costs = {}
-    for way in (_BY_SIZE, _BY_COUNTS):
+    for way in ways:
         ledger = Ledger()
         _code(Estimator(ledger), copy.deepcopy(tables), way, shape, kernel, values)
         costs[way] = ledger.total
     return min(costs, key=lambda way: costs[way])
 
 
+def _phases(tables: IntegerTables, shape: Shape, kernel: tuple[int, ...], line: int) -> list[Phase]:
+    old = tables.version <= _WITHOUT_LINES
+    if shape[3] == 1:
+        return of_version_2(shape[2]) if old else of_lines(shape[2], line)
+    phases = of_kernel(shape[2], kernel)
+    return [replace(phase, leaning=0) for phase in phases] if old else phases
+
+
 def _code_by_counts(
     stream: Stream,
     tables: IntegerTables,
     shape: Shape,
-    kernel: tuple[int, ...],
+    phases: list[Phase],
     values: Ints | None,
 ) -> Ints:
-    """First which values are not zero, pass by pass, then those values."""
-    known = Sparsity(shape, kernel)
+    """Pass by pass which values are not zero, and then those values."""
+    parts = _PARTS_OF_ROWS[tables.version > _WITHOUT_LINES]
+    known = Sparsity(shape, phases, parts)
     tables.live.fade(_REMEMBERED)
     found = np.zeros(shape, np.int32)
     for where in known.passes():
-        part = found[:, where.rows, where.columns, where.plane]
-        given = None
-        if values is not None:
-            given = values[:, where.rows, where.columns, where.plane].ravel()
-        live = code_positions(
-            stream, tables.place, known, where, None if given is None else given != 0
-        )
-        places = np.flatnonzero(live)
-        stream.book_as("values", live.size // shape[0])
+        at = (slice(None), where.rows, where.columns, where.phase.plane)
+        given = None if values is None else values[at].ravel()
+        odds = known.odds(where)
+        each = odds.classes.size // shape[0]
+        stream.book_as("significance", each)
+        live = None if given is None else (given != 0).astype(np.int32)
+        places = np.flatnonzero(stream.code_each(live, odds.classes, tables.place))
+        stream.book_as("values", each)
         symbols = None if given is None else given[places] % tables.levels
-        coded = stream.code(symbols, np.zeros(places.size, np.int16), tables.live, places)
-        flat = np.zeros(live.size, np.int32)
+        coded = stream.code(symbols, known.leanings(where, places), tables.live, places)
+        flat = np.zeros(odds.classes.size, np.int32)
         flat[places] = _nearest_zero(tables.levels).take(coded)
-        part[...] = flat.reshape(part.shape)
+        known.learn(where, odds, flat)
+        found[at] = flat.reshape(shape[0], -1, where.columns.size)
     return found
 
 

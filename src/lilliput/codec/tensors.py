@@ -44,7 +44,7 @@ class Learned:
     def of_levels(self, levels: int) -> IntegerTables:
         """For integers of so many levels."""
         if levels not in self.integers:
-            self.integers[levels] = IntegerTables.new(levels, counted=self.version > 1)
+            self.integers[levels] = IntegerTables.new(levels, self.version)
         return self.integers[levels]
 
     def of_format(self, form: Format, *, codebook: bool = False) -> Tables:
