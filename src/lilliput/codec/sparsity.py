@@ -156,7 +156,8 @@ class Sparsity:
 
     def _near(self, where: Pass) -> Small:
         """How many neighbours of each place are not zero."""
-        return np.abs(self._beside(where)).sum(-1, dtype=np.int16)
+        near: Small = np.abs(self._beside(where)).sum(-1, dtype=np.int16)
+        return near
 
     def leanings(self, where: Pass, live: Places) -> Small:
         """Classes of the values at these places of a pass: which sign their neighbours have."""
