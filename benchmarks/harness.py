@@ -165,6 +165,18 @@ class Options:
         return folder
 
     @property
+    def parts(self) -> Path:
+        """Where finished parts of a claim that takes many hours are kept until it has a result.
+
+        They may be committed: then another machine goes on where this one had to stop.
+        """
+        if self.smoke:
+            return self.work
+        folder = self.home / "parts" / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
     def data(self) -> Path:
         """The folder of data sets and pretrained networks; raises `LilliputError` without one."""
         named = os.environ.get("LILLIPUT_DATA")
@@ -246,6 +258,8 @@ def run(options: Options, *, command: Sequence[str], verify: bool = False) -> Cl
         if path.is_file():
             claim = keep_other_machines(claim, read(options.name, home=options.home))
     write(claim, path)
+    if path == result_path(options.name, options.home):
+        shutil.rmtree(options.home / "parts" / options.name, ignore_errors=True)
     return claim
 
 

@@ -82,7 +82,7 @@ class Made:
 
 
 def run(options: Options) -> Claim:
-    """All trainings, two side by side, a thread each; finished ones are kept in the work folder."""
+    """All trainings, two side by side, a thread each; finished ones are kept as parts."""
     jobs = jobs_of(options)
     for seed in options.seeds:
         lenet_context(options, "lenet5", seed=seed)
@@ -142,7 +142,7 @@ def make(options: Options, job: Job) -> Made:
     """One network trained, exported and scored from its file; a finished one is only scored."""
     torch.set_num_threads(1)
     context = prepared(options, job)
-    path = options.work / f"{job.stem}.onnx"
+    path = options.parts / f"{job.stem}.onnx"
     clock = path.with_suffix(".seconds")
     if not path.is_file():
         began = time.perf_counter()

@@ -106,12 +106,15 @@ def trained(
 ) -> Artifact:
     """The member that loses least within the limit, trained in full and exported."""
     name = f"evolved-{limit}-{seed}"
+    path = options.work / f"{name}.onnx"
+    if path.is_file():
+        return Artifact.of(path)
     with journalled(quest.context, options.work / f"nsga2-{seed}.jsonl") as context:
         quest = replace(quest, context=context, shop=replace(quest.shop, context=context))
         made = delivered(quest, least_loss(quest, evolution, limit), context.original, name)
     if made is None:
         raise LilliputError(f"the training of {name} failed", at=str(options.work))
-    return exported(made.the_network(), options.work / f"{name}.onnx")
+    return exported(made.the_network(), path)
 
 
 def least_loss(quest: Quest, evolution: Evolution[Variant], limit: int) -> Member:

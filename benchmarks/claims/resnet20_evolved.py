@@ -159,7 +159,7 @@ def quest_of(
 
 def chosen(options: Options) -> dict[str, Variant]:
     """{stem of a job: the variant to train}; what was chosen once stays chosen."""
-    path = options.work / "variants.json"
+    path = options.parts / "variants.json"
     if not path.is_file():
         found = {**chosen_widths(options), **chosen_bits(options)}
         path.write_text(json.dumps({stem: asdict(variant) for stem, variant in found.items()}))
@@ -222,7 +222,7 @@ def best_within(
 def made(options: Options, job: Job, variant: Variant | None) -> Path:
     """One network, trained and exported; what an interrupted claim finished is kept."""
     torch.set_num_threads(1)
-    path = options.work / f"{job.stem}.onnx"
+    path = options.parts / f"{job.stem}.onnx"
     if not path.is_file():
         exported(trained(options, job, variant), path)
     if job.kind in FRONT:

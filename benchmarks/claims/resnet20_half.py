@@ -116,7 +116,7 @@ def make(options: Options, name: str, seed: int) -> Made:
     """One network cut and trained; what an interrupted claim finished is kept."""
     torch.set_num_threads(1)
     kind = "ours" if name == "ours" else "peer"
-    path = options.work / f"{kind}-{seed}.onnx"
+    path = options.parts / f"{kind}-{seed}.onnx"
     clock = Clock(options, path.with_suffix(".seconds"))
     if not path.is_file():
         context = replace(prepared(options, seed), progress=clock)

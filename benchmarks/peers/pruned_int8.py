@@ -35,15 +35,16 @@ def files_of_today(options: Options, network: str, *, epochs: int) -> dict[str, 
     """{how it was made: file}; made once a network and kept, whichever runtime asks first."""
     folder = options.home / "work" / f"today-{network}{'-smoke' if options.smoke else ''}"
     folder.mkdir(parents=True, exist_ok=True)
+    trained = replace(options, name=folder.name).parts / "cut.onnx"
     with FileLock(folder / ".lock"):
         context = context_for(options, network, folder, seed=0, threads=torch.get_num_threads())
         floats = {
             WHOLE: _kept(folder / "whole.onnx", lambda path: _whole(context, path)),
-            CUT: _kept(folder / "cut.onnx", lambda path: _cut(context, epochs, path)),
+            CUT: _kept(trained, lambda path: _cut(context, epochs, path)),
         }
         found = {f"{CUT}, fp32": floats[CUT].path}
         for kind, artifact in floats.items():
-            found |= _quantized(kind, artifact, context, options)
+            found |= _quantized(kind, artifact, folder, context, options)
     return found
 
 
@@ -69,7 +70,7 @@ def _cut(context: Context, epochs: int, path: Path) -> None:
 
 
 def _quantized(
-    kind: str, artifact: Artifact, context: Context, options: Options
+    kind: str, artifact: Artifact, folder: Path, context: Context, options: Options
 ) -> dict[str, Path]:
     """The file by each quantizer, all calibrated with the same examples."""
     made = {}
@@ -77,7 +78,7 @@ def _quantized(
     batches = calibration_batches(own, 32 if options.smoke else IMAGES)
     for name, make in peers(options).items():
         slug = "".join(c if c.isalnum() else "-" for c in name.lower())
-        path = artifact.path.with_suffix(f".{slug}.onnx")
+        path = folder / f"{artifact.path.stem}.{slug}.onnx"
         if not path.is_file():
             options.log(f"  {kind}: {name}")
             make(artifact.path, batches, path)

@@ -215,3 +215,28 @@ def test_the_command_explains_mistakes(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_command_lists_claims(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["--list"]) == 0
     assert capsys.readouterr().out.split() == harness.names()
+
+
+def test_parts_of_a_claim_are_kept_until_it_has_a_result(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def run(options: Options) -> Claim:
+        part = options.parts / "first.onnx"
+        if not part.is_file():
+            made.append(part)
+            part.write_bytes(b"trained")
+        if len(made) == 1 and made.append(part) is None and not options.smoke:
+            raise KeyboardInterrupt
+        return Claim(says="it took long", rows=(Row(name="parts", figure=1),))
+
+    add_claim(home, monkeypatch, "long", run=run)
+    options = Options(name="long", home=home)
+    with pytest.raises(KeyboardInterrupt):
+        harness.run(options, command=[])
+    assert (home / "parts" / "long" / "first.onnx").is_file()
+    harness.run(options, command=[])
+    assert made == [home / "parts" / "long" / "first.onnx"] * 2, "the part was made again"
+    assert not (home / "parts" / "long").exists()
+    assert Options(name="long", home=home, smoke=True).parts == home / "work" / "long-smoke"
