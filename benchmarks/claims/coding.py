@@ -31,10 +31,7 @@ BITS = (2, 3, 4)
 KEPT = 0.2
 HUFFMAN, NNCODEC = "Huffman and gaps (Deep Compression)", "NNCodec 2.1.3, exact"
 XZ, ZSTD = "xz -9e", "zstd -19"
-UNKNOWN = (
-    "the coder was settled on other networks than these; what the peer's contexts see in the dense "
-    "layers of LeNet-300-100 and ours do not is still to be found"
-)
+UNKNOWN = "what the peer's contexts see here and ours do not is still to be found"
 
 Floats = NDArray[np.float32]
 
