@@ -102,6 +102,20 @@ def four_bits() -> bytes:
 
 
 @pytest.fixture(scope="session")
+def on_grids() -> Callable[..., np.ndarray]:
+    """Weights of 4 bits with a step a row, another factor folded in: two roundings."""
+
+    def made(*shape: int) -> np.ndarray:
+        rng = np.random.default_rng(sum(shape))
+        each = (shape[0], *[1] * (len(shape) - 1))
+        steps, factors = np.exp(rng.standard_normal((2, *each))).astype(np.float32)
+        whole = np.clip(np.rint(2 * rng.standard_normal(shape)), -7, 7).astype(np.float32) + 0
+        return whole * steps * (factors - np.float32(0.7))
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def picture_weights() -> Callable[[int, int, float], np.ndarray]:
     """Rows of weights on the pixels of a square picture, the largest left, as signs."""
 

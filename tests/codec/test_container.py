@@ -62,6 +62,14 @@ def test_any_numbers_come_back(model_of, data):
     round_trip(model_of(tensors))
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.float32])
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 8, 15, 16, 17])
+def test_sparse_tensors_of_few_columns_come_back(model_of, kind, columns):
+    rng = np.random.default_rng(columns)
+    sparse = np.where(rng.random((60, columns)) < 0.1, rng.integers(1, 4, (60, columns)), 0)
+    round_trip(model_of({"weight": sparse.astype(kind)}))
+
+
 @given(st.binary(max_size=400))
 @settings(max_examples=60, deadline=None)
 def test_what_is_no_onnx_file_comes_back_too(content):
@@ -113,6 +121,36 @@ def test_what_is_empty_by_rows_and_columns_costs_less_than_its_entropy(model_of)
     entropy = -weights.size * (share * np.log2(share) + (1 - share) * np.log2(1 - share)) / 8
     assert bill.entries[2].parts["significance"] < 0.85 * entropy
     assert bill.entries[2].parts["codebook"] < 50
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 31])
+def test_rows_on_grids_cost_little_more_than_their_integers(model_of, most):
+    rng = np.random.default_rng(most)
+    whole = np.clip(np.rint(most / 3 * rng.standard_normal((64, 288))), -most, most)
+    steps = np.exp(rng.standard_normal((64, 1))).astype(np.float32)
+    weights = (whole + 0).astype(np.float32) * steps * np.float32(1.1)
+    counts = np.unique(whole, return_counts=True)[1]
+    entropy = -(counts * np.log2(counts / whole.size)).sum() / 8
+    packed = round_trip(model_of({"weight": weights}))
+    assert len(packed) < 1.12 * entropy + 400
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        pytest.param(lambda w: np.where(w == 0, np.float32(-0.0), w), id="negative zeros"),
+        pytest.param(
+            lambda w: np.where(w == 0, np.copysign(w, np.arange(-50, 50)), w), id="mixed zeros"
+        ),
+        pytest.param(lambda w: w + (w == w.max()) * np.float32(1e-3), id="one value off"),
+        pytest.param(lambda w: np.where(w == w.max(), np.float32(np.nan), w), id="not a number"),
+        pytest.param(lambda w: w * np.float32(1e-42), id="subnormal"),
+        pytest.param(lambda w: w * np.float32(1e38), id="infinite"),
+    ],
+)
+def test_rows_that_are_not_quite_on_grids_come_back_too(model_of, on_grids, spoilt):
+    with np.errstate(over="ignore", invalid="ignore"):
+        round_trip(model_of({"weight": spoilt(on_grids(16, 100))}))
 
 
 def test_lines_of_a_picture_are_found_and_neighbours_tell(model_of, picture_weights):

@@ -7,11 +7,15 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from lilliput.codec.gaps import best_width, from_gaps, pack_tensors, to_gaps, unpack_tensors
 from lilliput.errors import Refused
+from lilliput.prune.codebooks import kmeans
+from lilliput.testing.tiny import tiny_network
 
 
 def back(live: np.ndarray, bits: int) -> np.ndarray:
@@ -93,6 +97,49 @@ def test_tensors_come_back_bit_for_bit_and_the_bill_adds_up():
     assert bill["shared"].keys() == {"header", "codes", "codebook", "gaps", "indices"}
     assert bill["half"]["codebook"] == 4
     assert bill["raw"].keys() == {"header", "values"}
+
+
+def few_values(weight: np.ndarray) -> np.ndarray:
+    """A third of the weights, on eight values."""
+    live = np.abs(weight) > np.quantile(np.abs(weight), 2 / 3)
+    made = np.zeros_like(weight)
+    made[live] = kmeans(weight[live], 8).decoded
+    return made
+
+
+@pytest.mark.parametrize("kept", ["all weights as they are", "few values"])
+def test_a_network_comes_back_with_its_state_and_its_answers(kept):
+    module = tiny_network().copy().module
+    state = {n: t.numpy().copy() for n, t in module.state_dict().items() if t.is_floating_point()}
+    if kept == "few values":
+        state = {n: few_values(t) if t.ndim > 1 else t for n, t in state.items()}
+        module.load_state_dict({n: torch.from_numpy(t) for n, t in state.items()}, strict=False)
+    packed, bill = pack_tensors(state)
+    assert ("values" in bill["block1.conv1.weight"]) == (kept != "few values")
+    again = tiny_network(seed=7).copy().module
+    found = {n: torch.tensor(t) for n, t in zip(state, unpack_tensors(packed), strict=True)}
+    x = torch.randn(8, 3, 8, 8)
+    assert not torch.equal(again(x), module(x))
+    again.load_state_dict(found, strict=False)
+    for name, tensor in module.state_dict().items():
+        assert again.state_dict()[name].numpy().tobytes() == tensor.numpy().tobytes(), name
+    assert torch.equal(again(x), module(x))
+
+
+@given(
+    arrays(np.float32, st.integers(1, 300), elements=st.sampled_from([0.0, 0.0, 0.5, -0.25, 0.75]))
+)
+def test_no_tensor_costs_more_than_its_numbers_and_no_stream_more_than_its_bits(tensor):
+    parts = pack_tensors({"weight": tensor})[1]["weight"]
+    assert sum(parts.values()) - parts["header"] <= tensor.nbytes
+    if "values" in parts:
+        return
+    live = tensor != 0
+    bits = np.unique(tensor[live]).size.bit_length()
+    width = best_width(live, bits)
+    entries = to_gaps(live, width).gaps.size
+    assert parts["gaps"] <= (entries * width + 7) // 8
+    assert parts["indices"] <= (entries * bits + 7) // 8
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lilliput.codec.huffman import (
     LONGEST,
+    _depths,
     canonical_codes,
     code_lengths,
     pack_symbols,
@@ -57,6 +58,19 @@ def test_fibonacci_frequencies_are_kept_to_the_limit():
     round_trip(symbols, 40)
 
 
+def test_codes_that_were_held_to_the_limit_are_full_and_come_back():
+    frequencies = [1, 1]
+    while len(frequencies) < 20:
+        frequencies.append(frequencies[-1] + frequencies[-2])
+    assert max(_depths(dict(enumerate(frequencies))).values()) > LONGEST
+    lengths = code_lengths(frequencies)
+    assert max(lengths) <= LONGEST
+    assert sum(2.0**-length for length in lengths) == 1.0
+    symbols = np.repeat(np.arange(20), frequencies)
+    packed = round_trip(np.random.default_rng(0).permutation(symbols), 20)
+    assert len(packed) == 10 + -(-int(np.dot(lengths, frequencies)) // 8)
+
+
 @given(st.lists(st.integers(0, 5000), min_size=2, max_size=80))
 def test_lengths_are_a_full_code_within_a_bit_of_the_entropy(frequencies):
     counts = np.array([f for f in frequencies if f])
@@ -75,6 +89,17 @@ def test_lengths_are_a_full_code_within_a_bit_of_the_entropy(frequencies):
 @given(st.lists(st.integers(0, 30), max_size=300))
 def test_any_symbols_come_back(symbols):
     round_trip(np.array(symbols, np.int64), 31)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60))
+def test_bits_that_fill_the_last_byte_are_not_looked_at(symbols):
+    packed = pack_symbols(np.array(symbols, np.int64), 31)
+    lengths = code_lengths(np.bincount(symbols, minlength=31).tolist())
+    spare = -sum(lengths[symbol] for symbol in symbols) % 8
+    other = packed[:-1] + bytes([packed[-1] | (1 << spare) - 1])
+    found, used = unpack_symbols(other, 31, len(symbols))
+    assert found.tolist() == symbols
+    assert used == len(packed)
 
 
 def test_damage_is_refused():

@@ -463,7 +463,7 @@ class Decoder:
         bits = wire.BITS[kind]
         count = shape[1] * shape[2] * shape[3]
         at, length = begin * bits // 8, -(-count * bits // 8)
-        way = coder.number(3)
+        way = coder.number(4)
         if way == 2:
             size = coder.number(1 << 20) * (1 << 20) + coder.number(1 << 20)
             packed = bytes(coder.number(256) for _ in range(size))
@@ -471,6 +471,8 @@ class Decoder:
             content = plain.decompress(packed, max_length=length * len(slots))
         elif way == 1:
             content = self.stored(self.codebook(kind, shape, kernel), kind, count)
+        elif way == 3:
+            content = self.stored(self.steps_of_rows(shape, kernel), kind, count)
         elif kind in FORMATS:
             numbers = self.floats(FORMATS[kind], kind in WHOLE, False, shape, kernel)
             content = self.stored(numbers, kind, count)
@@ -509,6 +511,24 @@ class Decoder:
             middle = magnitudes.index(min(magnitudes))
             held = indices[g * count : (g + 1) * count]
             found += [book[(index + middle) % 256] for index in held]
+        return found
+
+    def steps_of_rows(self, shape: Shape, kernel: tuple[int, ...]) -> list[int]:
+        f, count = self.coder.number(129), math.prod(shape)
+        q = self.integers(2 * f + 1, shape, kernel) if f else [0] * count
+        rows, each = shape[0] * shape[1], shape[2] * shape[3]
+        steps = self.floats((8, 23), False, True, (1, 1, rows, 1), (1,))
+        table = self.table("corrections", lambda: flat(1, 9))
+        keys = sorted({(r, abs(n)) for r in range(rows) for n in q[r * each : (r + 1) * each]})
+        keys = [key for key in keys if key[1] > 1]
+        left = dict(zip(keys, self.coder.code([0] * len(keys), table), strict=True))
+        found = []
+        for place, n in enumerate(q):
+            row, size = place // each, abs(n)
+            step = np.uint32(steps[row] % (1 << 31)).view(np.float32)
+            word = int((step * np.float32(size)).view(np.uint32)) if n else 0
+            sign = (steps[row] >> 31) ^ (n < 0)
+            found.append((word + left.get((row, size), 4) - 4) | sign << 31)
         return found
 
     def levels(self, shape: Shape, kernel: tuple[int, ...]) -> list[int]:
@@ -691,6 +711,19 @@ def test_larger_kernels_and_rows_without(model_of, smooth_kernels, quantized, ki
     content = model_of(tensors)
     packed, bill = encode(content)
     assert len(bill.entries) == 7
+    assert Decoder(packed).run() == content
+
+
+def test_rows_with_a_step_of_their_own(model_of, on_grids):
+    tensors = {
+        "few bits": on_grids(12, 8, 3, 3),
+        "dense": on_grids(20, 40),
+        "more": on_grids(8, 90),
+    }
+    tensors["more"][3] = 0
+    content = model_of(tensors)
+    packed, bill = encode(content)
+    assert all("codebook" in entry.parts for entry in bill.entries[2:])
     assert Decoder(packed).run() == content
 
 

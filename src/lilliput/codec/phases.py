@@ -108,7 +108,7 @@ def _halving(across: Columns, down: Columns) -> Iterator[tuple[int, Steps, Colum
             (_SIDES, (odd_x & even_y) | (even_x & odd_y)),
         ):
             here = np.flatnonzero(chosen)
-            parts = -(-_FARTHEST * here.size // across.size)
+            parts = min(-(-_FARTHEST * here.size // across.size), here.size)
             yield from ((far, steps, here[part::parts]) for part in range(parts))
         far //= 2
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from lilliput.codec.bill import Ledger
 from lilliput.codec.coder import Estimator, Stream
-from lilliput.codec.floats import Format, Tables, Words, code_floats
+from lilliput.codec.floats import SINGLE, Format, Tables, Words, code_floats
+from lilliput.codec.grids import LARGEST, code_steps, corrections_table, integers_of
 from lilliput.codec.integers import IntegerTables, code_integers
 from lilliput.codec.payload import (
     FLOATS,
@@ -22,11 +23,14 @@ from lilliput.codec.payload import (
     store,
 )
 from lilliput.codec.plain import pack_plain, quick_look, unpack_plain
-from lilliput.codec.tables import Ints
+from lilliput.codec.tables import Ints, Table
 from lilliput.codec.wire import BITS
 from lilliput.errors import Refused
 
-DIRECT, CODEBOOK, BYTES = range(3)
+DIRECT, CODEBOOK, BYTES, GRIDS = range(4)
+WITHOUT_GRIDS = 2
+"""The last version of the format that knew no steps of rows."""
+
 _WIDE = 1 << 20
 
 
@@ -40,6 +44,7 @@ class Learned:
     version: int
     integers: dict[int, IntegerTables] = field(default_factory=dict)
     floats: dict[tuple[Format, bool], Tables] = field(default_factory=dict)
+    corrections: Table = field(default_factory=corrections_table)
 
     def of_levels(self, levels: int) -> IntegerTables:
         """For integers of so many levels."""
@@ -58,7 +63,7 @@ class Learned:
 def code_unit(stream: Stream, learned: Learned, unit: Unit, whole: memoryview) -> None:
     """Code a unit from, or into, the whole file."""
     way = 0 if stream.decoding else _best(learned, unit, whole)
-    way = stream.number(way, 3)
+    way = stream.number(way, 4 if learned.version > WITHOUT_GRIDS else 3)
     _code(stream, learned, unit, whole, way)
 
 
@@ -70,6 +75,8 @@ def _best(learned: Learned, unit: Unit, whole: memoryview) -> int:
     ways = [DIRECT]
     if unit.data_type in FLOATS and all(has_few_values(slot, whole) for slot in unit.slots):
         ways.append(CODEBOOK)
+    if unit.data_type in FLOATS and _on_grids(unit, whole) is not None:
+        ways.append(GRIDS)
     if len(ways) == 1 and quick > 4 * len(raw):
         return DIRECT
     costs = {way: _cost(learned, unit, whole, way) for way in ways}
@@ -94,6 +101,8 @@ def _code(stream: Stream, learned: Learned, unit: Unit, whole: memoryview, way: 
     numbers = None if stream.decoding else load(unit, whole)
     if way == CODEBOOK:
         numbers = _code_shared(stream, learned, unit, numbers)
+    elif way == GRIDS:
+        numbers = _code_on_grids(stream, learned, unit, numbers)
     elif unit.data_type in FLOATS:
         form, _ = FLOATS[unit.data_type]
         numbers = code_floats(
@@ -144,6 +153,23 @@ def _code_shared(stream: Stream, learned: Learned, unit: Unit, words: Words | No
     if (found >= sizes[:, None, None, None]).any():
         raise Refused("the packed weights are damaged")
     return np.stack([book[index] for book, index in zip(books, found, strict=True)])
+
+
+def _on_grids(unit: Unit, whole: memoryview) -> tuple[Words, Ints] | None:
+    """Steps and integers of a unit of single precision whose rows have few values each."""
+    form, _ = FLOATS[unit.data_type]
+    return integers_of(load(unit, whole)) if form == SINGLE else None
+
+
+def _code_on_grids(stream: Stream, learned: Learned, unit: Unit, words: Words | None) -> Words:
+    """Integers, then a step for each row."""
+    steps, integers = (None, None) if words is None else integers_of(words) or (None, None)
+    integers = _code_about_zero(stream, learned, unit, integers)
+    if np.abs(integers).max() > LARGEST or unit.data_type not in FLOATS:
+        raise Refused("the packed weights are damaged")
+    tables = learned.of_format(SINGLE, codebook=True)
+    with stream.all_booked_as("codebook"):
+        return code_steps(stream, tables, learned.corrections, integers, steps, words)
 
 
 def _books(words: Words, form: Format) -> tuple[list[Words], Ints]:
