@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import nn
 
-from lilliput.distill.companions import Companion, summed_over
+from lilliput.distill.companions import Companion, Shared, summed_over
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import Observed, Truth
 from lilliput.distill.sources import Examples
@@ -21,10 +21,15 @@ from lilliput.network import Network
 from lilliput.testing.tiny import tiny_context, tiny_network
 
 
-def trained(network: Network, folder: Path, companions: tuple[Companion, ...] = ()) -> Network:
+def trained(
+    network: Network,
+    folder: Path,
+    companions: tuple[Companion, ...] = (),
+    optimizer: Literal["sgd", "adam"] = "sgd",
+) -> Network:
     context = tiny_context(folder)
     source = Examples(context.data, context.task, network.preprocessing, 16)
-    schedule = Schedule(epochs=2, learning_rate=0.05, weight_decay=0.1)
+    schedule = Schedule(epochs=2, learning_rate=0.05, optimizer=optimizer, weight_decay=0.1)
     return train(
         network, [Truth(context.task)], source, schedule, context, key="k", companions=companions
     )
@@ -86,6 +91,59 @@ def test_the_gradient_of_a_centroid_is_the_sum_over_its_members() -> None:
     (weights.pow(3) * torch.randn(3, 5)).sum().backward()
     assert weights.grad is not None
     assert torch.allclose(per_weight, summed_over(weights.grad, members, 4), atol=1e-6)
+
+
+def test_a_centroid_moves_by_the_mean_of_its_members_gradients() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(6, 5, bias=False), torch.randn(7, 6)
+    members = torch.randint(0, 4, (5, 6))
+    centroids = torch.tensor([-0.5, 0.0, 0.25, 1.0], requires_grad=True)
+    with torch.no_grad():
+        layer.weight.copy_(centroids[members])
+    (x @ centroids[members].t()).square().sum().backward()
+    assert centroids.grad is not None
+    mean = centroids.grad / torch.bincount(members.flatten())
+    shared = Shared(["weight"])
+    shared.begin(layer)
+    layer(x).square().sum().backward()
+    shared.graded(0.0)
+    moving = centroids.detach() != 0
+    torch.testing.assert_close(layer.weight.grad, (mean * moving)[members])
+
+
+class Watching(Companion):
+    """Keeps what a weight is after each step, once those that hold it have had their turn."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.seen: list[torch.Tensor] = []
+
+    def begin(self, student: nn.Module) -> None:
+        self.weight = student.get_parameter(self.name)
+
+    def stepped(self, share: float) -> None:
+        self.seen.append(self.weight.detach().clone())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("form", ["zeros", "shared", "fixed"])
+def test_the_form_holds_after_every_step(
+    tmp_path: Path, form: str, optimizer: Literal["sgd", "adam"]
+) -> None:
+    before = held(form, lambda w: (w / 0.06).round() * 0.06 + 0.0)
+    name, old = first_weight(before)
+    watching = Watching(name)
+    trained(before, tmp_path, (watching,), optimizer)
+    zero = old.detach() == 0
+    values, members = torch.unique(old.detach(), return_inverse=True)
+    assert len(values) > 4
+    assert len(watching.seen) == 2 * 96 // 16
+    for seen in watching.seen:
+        assert torch.equal(seen == 0, zero)
+        assert not torch.signbit(seen[zero]).any()
+        assert torch.equal(seen, old) == (form == "fixed")
+        if form != "zeros":
+            assert all(len(seen[members == k].unique()) == 1 for k in range(len(values)))
 
 
 def test_forms_are_stored_with_the_network(tmp_path: Path) -> None:

@@ -14,8 +14,14 @@ from torch import nn
 from lilliput.artifact import TensorSpec
 from lilliput.candidate import Candidate
 from lilliput.codec.container import decode, encode
+from lilliput.distill.coefficients import Coefficients
+from lilliput.distill.companions import Companion
+from lilliput.distill.loop import Schedule, train
+from lilliput.distill.losses import Truth
+from lilliput.distill.sources import Examples
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
+from lilliput.frequency.bases import basis_of
 from lilliput.frequency.form import ATTRIBUTE, PackedForm, form_of, forms
 from lilliput.frequency.packing import (
     Settings,
@@ -24,6 +30,7 @@ from lilliput.frequency.packing import (
     packed_forms,
     shrunk_further,
 )
+from lilliput.frequency.transform import inverse
 from lilliput.frequency.work import work_of
 from lilliput.meter.cost import file_cost
 from lilliput.models.store import load_saved, save_network
@@ -103,6 +110,28 @@ def test_a_fine_grid_without_a_threshold_changes_nothing(basis, centres):
         assert farthest <= pixels**0.5 * float(form.unit) / 2 + 1e-6
 
 
+@pytest.mark.parametrize("basis", ["dct", "identity"])
+@pytest.mark.parametrize(("centres", "made_of"), [(0, 0), (1, 0), (5, 5)])
+def test_whole_coefficients_leave_the_network_as_it_was(basis, centres, made_of):
+    """Whatever rounding does to a centre is in the residuals."""
+    layer = nn.Conv2d(3, 8, 3)
+    whole = np.random.default_rng(0).integers(-20, 21, (8, 3, 9))
+    pictures = basis_of(basis, np.zeros((1, 3, 3)))
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(0.01 * inverse(whole, pictures, (3, 3))))
+    given = Network(layer.eval(), (TensorSpec(name="x", shape=(None, 3, 8, 8)),))
+    step = 0.01 / float(layer.weight.detach().double().numpy().std())
+    (layered,) = kernels_of(given, basis)
+    settings = Settings(basis, centres=centres, step=step)
+    form = packed_forms([layered], settings, {"": 0.0}, np.random.default_rng(0))[""]
+    assert len(form.centres) == made_of
+    steps = (form.residuals.float() + form.common()).permute(1, 2, 0)
+    np.testing.assert_array_equal(steps.numpy(), whole)
+    before = outputs(given)
+    attach(layer, form)
+    torch.testing.assert_close(outputs(given), before, atol=1e-5, rtol=0)
+
+
 def test_squared_error_in_frequency_is_that_in_space():
     given = lenet_like()
     made = packed(given, threshold=0.8)
@@ -127,9 +156,33 @@ def test_layers_of_two_sizes_share_one_table_and_linear_ones_have_their_own():
     assert layered["2"].centres.shape == (4, 9)
 
 
+def test_a_layer_of_larger_weights_gets_no_more_of_the_shared_centres():
+    given = lenet_like()
+    louder = given.copy()
+    with torch.no_grad():
+        louder.module[2].weight.mul_(64)
+    ours, theirs = (
+        forms(packed(n, threshold=0.5, centres=5, tables="shared").module) for n in (given, louder)
+    )
+    for path, form in ours.items():
+        assert torch.equal(form.centres, theirs[path].centres)
+        assert torch.equal(form.ids, theirs[path].ids)
+        assert torch.equal(form.residuals, theirs[path].residuals)
+        assert theirs[path].unit == form.unit * (64 if path == "2" else 1)
+
+
+def test_kernels_of_one_pixel_share_nothing():
+    made = forms(packed(network(), centres=5, tables="shared").module)
+    assert made["0"].centres is made["6"].centres
+    for path in ("4", "8", "9"):
+        assert made[path].kind == "identity"
+        assert len(made[path].centres) == made[path].ids.numel() == 0
+
+
 def test_outputs_by_shared_centres_are_those_by_the_sum():
     """y from the common responses, added by centre, and from the residuals alone."""
     form = forms(packed(lenet_like(), centres=4, tables="layer").module)["2"]
+    assert len(form.ids.unique()) > 2
     x = torch.randn(2, 8, 9, 9)
     pictures = form.basis.reshape(9, 1, 3, 3)
     responses = torch.nn.functional.conv2d(x.flatten(0, 1)[:, None], pictures)
@@ -138,7 +191,7 @@ def test_outputs_by_shared_centres_are_those_by_the_sum():
     chosen = torch.stack([common[:, c, form.ids[:, c].long()] for c in range(8)]).sum(0)
     own = torch.einsum("foc,ncfhw->nohw", form.residuals.float(), responses)
     plain = torch.nn.functional.conv2d(x, form.expanded(torch.Size((12, 8, 3, 3))))
-    torch.testing.assert_close(chosen + own, plain, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(chosen + own, plain, atol=1e-5, rtol=1e-5)
 
 
 def test_kernels_are_found_where_a_map_was_flattened_and_tied_weights_left_alone():
@@ -203,6 +256,13 @@ def test_batch_norms_are_folded_before_or_after_with_the_same_answers(tmp_path):
     units = {t.name: t.dims for t in model.graph.initializer if t.name.endswith(".unit")}
     assert list(units["0.unit"]) == [6, 1, 1, 1]
     assert list(units["6.unit"]) == []
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    x = 50 * made.example(16)[0]
+    (folded,) = session.run(None, {"x": x.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(folded, made.module(x).numpy(), atol=1e-5, rtol=1e-5)
 
 
 def test_one_kernel_and_negative_values_only(tmp_path):
@@ -215,6 +275,59 @@ def test_one_kernel_and_negative_values_only(tmp_path):
     assert (forms(made.module)["1"].residuals < 0).all()
     path = export_network(made, tmp_path / "one.onnx").path
     assert decode(encode(path.read_bytes())[0], max_bytes=10**6) == path.read_bytes()
+
+
+def away_from_zero(sign=None) -> Network:
+    given = lenet_like()
+    with torch.no_grad():
+        for layer in (given.module[n] for n in (0, 2, 4)):
+            size = layer.weight.abs() + layer.weight.abs().max()
+            layer.weight.copy_(size * (layer.weight.sign() if sign is None else sign))
+    return given
+
+
+def one_kernel() -> Network:
+    spec = (TensorSpec(name="x", shape=(None, 1, 40, 40)),)
+    return Network(nn.Sequential(nn.Conv2d(1, 1, 17)).eval(), spec)
+
+
+def pointwise() -> Network:
+    return Network(nn.Sequential(nn.Conv2d(3, 100, 1)).eval(), SPEC)
+
+
+ARCHIVES = {
+    "no residual": (lenet_like, {"threshold": 50.0, "centres": 3}, lambda q: not q.any()),
+    "all residuals": (away_from_zero, {"basis": "identity"}, lambda q: q.all()),
+    "negative": (lambda: away_from_zero(-1), {"basis": "identity"}, lambda q: (q < 0).all()),
+    "one kernel": (one_kernel, {}, lambda q: q.shape == (289, 1, 1)),
+    "one pixel": (pointwise, {"threshold": 0.5}, lambda q: len(q) == 1),
+    "three centres": (lenet_like, {"threshold": 0.5, "centres": 3}, lambda q: q.any()),
+    "seven centres": (
+        lenet_like,
+        {"threshold": 0.5, "centres": 7, "tables": "shared"},
+        lambda q: q.any(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_integers_assignments_and_centres_come_back_from_an_archive(name, tmp_path):
+    given, settings, as_named = ARCHIVES[name]
+    made = packed(given(), **settings)
+    content = export_network(made, tmp_path / "packed.onnx").path.read_bytes()
+    again = onnx.load_from_string(bytes(decode(encode(content)[0])))
+    kept = {t.name: onnx.numpy_helper.to_array(t) for t in again.graph.initializer}
+    tables = [value for found, value in kept.items() if found.startswith("centres")]
+    for layer, form in forms(made.module).items():
+        whole = form.residuals.numpy()
+        assert as_named(whole)
+        assert np.array_equal(kept[f"{layer}.q"].reshape(whole.shape), whole)
+        assert kept[f"{layer}.q"].dtype == np.int8
+        if form.ids.numel():
+            assert np.array_equal(kept[f"{layer}.ids"], form.ids.numpy())
+            assert any(np.array_equal(table, form.centres.numpy()) for table in tables)
+    wanted = settings.get("centres", 0)
+    assert max((len(f.centres) for f in forms(made.module).values()), default=0) == wanted
 
 
 def test_a_weight_that_was_changed_afterwards_is_written_as_it_is(tmp_path):
@@ -287,6 +400,72 @@ def test_the_step_keeps_support_ids_and_grid_and_a_later_training_does_too(tmp_p
     module = later.the_network().module
     assert set(forms(module)) == set(forms(made.module))
     assert not torch.equal(module.classify.bias, made.module.classify.bias)
+
+
+def test_a_coefficient_that_lives_gets_the_transform_of_the_weights_gradient():
+    made = packed(lenet_like(), threshold=0.8)
+    student = made.copy().module
+    companion = Coefficients(tuple(forms(made.module)))
+    companion.begin(student)
+    for module in (made.module, student):
+        module(*made.example(4)).square().sum().backward()
+    for path, form in forms(made.module).items():
+        gradient = made.module.get_submodule(path).weight.grad
+        transformed = form.basis @ gradient.reshape(-1, len(form.basis)).t()
+        live = form.residuals != 0
+        expected = transformed.reshape(live.shape) * live
+        found = student.get_submodule(path).parametrizations.weight.original.grad
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+class Watching(Companion):
+    """Looks after each step at the residuals that the student's weights have."""
+
+    def __init__(self, path):
+        self.path, self.seen = path, []
+
+    def begin(self, student):
+        self.layer = student.get_submodule(self.path)
+
+    def stepped(self, share):
+        form = getattr(self.layer, ATTRIBUTE)
+        self.seen.append(form.residuals_of(self.layer.weight.detach()))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_zeros_and_the_grid_hold_after_every_step(tmp_path, optimizer):
+    context = tiny_context(tmp_path)
+    made = packed(context.original.the_network(), threshold=0.8, centres=3)
+    path = "block1.conv1"
+    before = forms(made.module)[path].residuals
+    watching = Watching(path)
+    trained = train(
+        made,
+        [Truth(context.task)],
+        Examples(context.data, context.task, made.preprocessing, 32),
+        Schedule(2, 0.05, optimizer, weight_decay=0.1),
+        context,
+        key="k",
+        companions=[Coefficients(tuple(forms(made.module))), watching],
+    )
+    assert len(watching.seen) == 6
+    for steps in watching.seen:
+        torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+        assert not steps.round()[before == 0].any()
+    after = forms(trained.module)[path].residuals
+    assert torch.equal(after.float(), watching.seen[-1].round())
+    assert not torch.equal(after, before)
+    assert trained.module.state_dict().keys() == made.module.state_dict().keys()
+
+
+def test_statistics_of_norms_are_measured_anew(tmp_path):
+    context = tiny_context(tmp_path)
+    kept, fresh = (
+        PackDct(epochs=0, bn_images=images).apply(context.original, context).the_network().module
+        for images in (0, 64)
+    )
+    assert not torch.equal(kept.bn.running_mean, fresh.bn.running_mean)
+    assert torch.equal(kept.stem.weight, fresh.stem.weight)
 
 
 def test_an_interrupted_training_ends_with_the_same_integers(tmp_path):

@@ -49,3 +49,13 @@ def test_the_quantizer_is_near_idempotent_odd_and_keeps_zero(value, omega, clip)
     assert quantized(back, omega, np.inf) == whole
     assert quantized(-given_values, omega, clip) == -whole
     assert quantized(np.zeros(1), omega, clip) == 0
+
+
+@given(numbers, st.integers(1, 200), st.integers(1, 100))
+def test_beyond_the_clip_range_the_error_is_the_excess(value, omega, levels):
+    clip = levels / omega
+    whole = quantized(np.array([value]), omega, clip)
+    assert abs(whole[0]) <= levels
+    if abs(value) >= clip:
+        assert abs(value - whole[0] / omega) == pytest.approx(abs(value) - clip, abs=1e-12)
+    assert quantized(whole / omega, omega, clip) == whole

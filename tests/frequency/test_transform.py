@@ -94,6 +94,15 @@ def test_a_common_size_loses_nothing_of_smaller_kernels(size, more, wider):
     np.testing.assert_array_equal(once, twice)
 
 
+@given(st.tuples(st.integers(1, 5), st.integers(1, 5)), st.integers(0, 3), st.integers(0, 3))
+def test_of_larger_kernels_the_low_corner_is_left(size, more, wider):
+    common = (size[0] + more, size[1] + wider)
+    larger = kernels((2, *common))
+    left = enlarged(cropped(larger.reshape(2, -1), size, common), size, common)
+    larger[:, size[0] :], larger[:, :, size[1] :] = 0, 0
+    np.testing.assert_array_equal(left.reshape(larger.shape), larger)
+
+
 def test_low_frequencies_come_first():
     assert zigzag((2, 3)) == ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (1, 2))
 

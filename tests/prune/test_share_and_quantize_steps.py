@@ -174,6 +174,20 @@ def test_economy_takes_fewer_bits_and_stays_on_the_grid(context: Context) -> Non
     assert all(fewer < more for more, fewer in zip(*bits, strict=True))
 
 
+@pytest.mark.parametrize(
+    "step",
+    [PruneWeights(density=0.3, remove_dead=False), ShareWeights(values=2), QuantizeWeights()],
+)
+def test_statistics_of_norms_are_measured_anew(step: Any, context: Context) -> None:
+    kept, fresh = (
+        applied(step.model_copy(update={"bn_images": images}), bell_shaped(), context).module
+        for images in (0, 64)
+    )
+    before, after = kept.state_dict(), fresh.state_dict()
+    assert not torch.equal(before["block2.bn2.running_mean"], after["block2.bn2.running_mean"])
+    assert all(torch.equal(before[n], p) for n, p in fresh.named_parameters())
+
+
 def test_learning_helps_ternary_weights(context: Context) -> None:
     """Rounded weights that learn come nearer to the teacher than rounded weights that do not."""
     network = context.original.the_network()

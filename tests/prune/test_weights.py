@@ -166,6 +166,18 @@ def test_masked_is_zero_where_the_mask_says_and_bitwise_equal_elsewhere() -> Non
     )
 
 
+def test_zeros_that_are_written_in_answer_as_masks_in_the_forward_pass_do() -> None:
+    network, generator = tiny_network(), torch.Generator().manual_seed(0)
+    weights = weights_of(network)
+    masks = {n: torch.rand(w.shape, generator=generator) < 0.4 for n, w in weights.items()}
+    multiplied = {n: w * masks[n] for n, w in weights.items()}
+    x = network.example(8)
+    with torch.no_grad():
+        written = masked(network, masks).module(*x)
+        assert torch.equal(written, torch.func.functional_call(network.module, multiplied, x))
+        assert not torch.equal(written, network.module(*x))
+
+
 class Notes(SilentJournal):
     def __init__(self) -> None:
         self.facts: dict[str, dict[str, Any]] = {}
@@ -197,6 +209,16 @@ def test_the_step_meets_its_density_and_holds_it(tmp_path: Path, epochs: int, re
     biases = [p for p in network.module.parameters() if p.ndim == 1]
     assert all(p.ndim == 1 and p.all() for p in biases if p.sum())
     assert density_of(weights_of(context.original.the_network())) == 1
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_a_density_of_one_changes_no_bit(tmp_path: Path, scope: str) -> None:
+    network, context, facts = pruned(tmp_path, density=1.0, scope=scope, bn_images=0)
+    assert facts["density"] == 1
+    before = context.original.the_network().module.state_dict()
+    after = network.module.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_twice_pruned_keeps_the_first_zeros_without_regrowth(tmp_path: Path) -> None:

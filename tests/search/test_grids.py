@@ -50,6 +50,11 @@ def test_a_sought_scale_is_at_least_as_good_as_the_largest_weight(bits):
     assert ours <= (rounded(weight, plain, bits) - weight).pow(2).sum() + 1e-6
 
 
+def test_zeros_have_one_sign():
+    weight = torch.linspace(-1, 1, 41).repeat(3, 1)
+    assert not torch.signbit(on_grid(weight, 3)[on_grid(weight, 3) == 0]).any()
+
+
 def test_more_bits_are_nearer():
     weight = torch.randn(8, 50, generator=torch.Generator().manual_seed(0))
     errors = [float((on_grid(weight, bits) - weight).pow(2).sum()) for bits in (2, 3, 4, 6, 8)]

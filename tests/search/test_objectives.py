@@ -13,6 +13,7 @@ from lilliput.prune import analyse, cut
 from lilliput.search.genomes import Variant
 from lilliput.search.grids import with_weight_bits
 from lilliput.search.objectives import Counter, coded_bytes, entropy_bits, widths_key
+from lilliput.search.searching import packed_bytes
 
 
 def lenet5() -> Network:
@@ -50,6 +51,35 @@ def test_lenet5_and_the_widths_that_fit_103_kb(tmp_path):
         assert smaller.params == params
         file = export_network(smaller, tmp_path / f"{params}.onnx").path
         assert 0 < file.stat().st_size - counter.file_bytes(Variant(gone)) < 3000
+
+
+def test_beside_the_weights_a_file_has_the_same_bytes_whatever_the_widths(tmp_path):
+    network = lenet5()
+    analysis = analyse(network)
+    counter, rng = Counter(analysis), np.random.default_rng(0)
+    rest = []
+    for number in range(5):
+        widths = [int(rng.integers(1, group)) for group in (20, 50, 500)]
+        gone = narrowed(analysis, *widths)
+        smaller = cut(network, analysis, gone, verify=False)
+        one, two, three = widths
+        by_hand = 26 * one + (25 * one + 1) * two + (16 * two + 1) * three + 10 * three + 10
+        assert smaller.params == analysis.params(gone) == by_hand
+        macs = 576 * 25 * one + 64 * 25 * one * two + 16 * two * three + 10 * three
+        assert analysis.macs(gone) == macs
+        file = export_network(smaller, tmp_path / f"{number}.onnx").path
+        rest.append(file.stat().st_size - counter.file_bytes(Variant(gone)))
+    # Lengths of lengths: a wider tensor takes a byte or two more to say how wide it is.
+    assert max(rest) - min(rest) <= 40
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_the_packed_file_is_about_as_long_as_the_estimate(bits):
+    network = lenet5()
+    paths = [path for path, part in network.module.named_modules() if hasattr(part, "weight")]
+    fewer = dict.fromkeys(paths, bits)
+    made = with_weight_bits(network, fewer)
+    assert packed_bytes(made) == pytest.approx(coded_bytes(made, fewer), rel=0.08)
 
 
 def test_bit_operations_by_hand():

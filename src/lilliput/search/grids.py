@@ -62,8 +62,8 @@ def best_scales(weight: Tensor, bits: int) -> Tensor:
 
 
 def rounded(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """The nearest level of each weight."""
-    return torch.clamp(torch.round(weight / scale), -most(bits), most(bits)) * scale
+    """The nearest level of each weight; zeros are positive, for a coder tells the two apart."""
+    return (torch.clamp(torch.round(weight / scale), -most(bits), most(bits)) + 0.0) * scale
 
 
 def on_grid(weight: Tensor, bits: int) -> Tensor:
