@@ -517,3 +517,10 @@ def test_what_is_computed_once_is_no_work_and_such_a_file_is_not_quantized_again
     with pytest.raises(Refused, match=r"'packed.onnx' unfold from integers(.|\n)*leave out"):
         Quantize().requires(Candidate("q", artifact=small_file), context)
     Quantize().requires(Candidate("q", artifact=plain), context)
+
+
+def test_a_step_too_small_for_eight_bits_is_refused_with_one_that_is_not() -> None:
+    with pytest.raises(
+        Refused, match=r"step of 0.005 .* layer '\S+': its largest .*\n.*`step: 0.0"
+    ):
+        packed(network(), step=0.005)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lilliput.errors import Refused
 from lilliput.frequency.bases import Kind, basis_of
 from lilliput.frequency.clusters import centres_of, nearest
 from lilliput.frequency.form import ATTRIBUTE, LARGEST, PackedForm
@@ -149,6 +150,7 @@ def packed_forms(
             forward(layer.values, basis) / unit
             for layer, basis, unit in zip(group, bases, units, strict=True)
         ]
+        _refuse_clipping(group, steps, settings.step)
         common = (max(x.sides[0] for x in group), max(x.sides[1] for x in group))
         spread = [
             enlarged(x, layer.sides, common).reshape(layer.count, -1)
@@ -168,6 +170,21 @@ def packed_forms(
                 layer, basis, unit, shared, ids, places, _whole(rest, cut, settings.shrinkage)
             )
     return made
+
+
+def _refuse_clipping(
+    group: Sequence[Kernels], steps: Sequence[NDArray[np.float64]], step: float
+) -> None:
+    """Raise `Refused` where coefficients in steps are larger than 8 bits hold."""
+    for layer, coefficients in zip(group, steps, strict=True):
+        largest = float(np.abs(coefficients).max(initial=0.0))
+        if largest > LARGEST + 0.5:
+            raise Refused(
+                f"a step of {step:g} standard deviations is too small for the layer "
+                f"{layer.path!r}: its largest coefficient is {largest:.0f} steps, and "
+                f"{LARGEST} are the most that a file holds",
+                hint=f"`step: {1.01 * step * largest / LARGEST:.2g}` or larger",
+            )
 
 
 def _groups(layers: Sequence[Kernels], settings: Settings) -> list[list[Kernels]]:
