@@ -22,10 +22,12 @@ import torch
 from benchmarks.harness import Claim, CommittedFile, Options, Row
 from benchmarks.resnets import context_for, whole_test_drop
 from lilliput.artifact import Artifact
+from lilliput.atomic import write_atomically
 from lilliput.budget import Budget
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.sources import load_data
+from lilliput.errors import LilliputError
 from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import score_file
@@ -50,13 +52,14 @@ from lilliput.verbs.pack import pack
 PUBLISHED = {"30.1 M": (30.1e6, 91.22), "19.1 M": (19.1e6, 90.90), "6.1 M": (6.1e6, 87.61)}
 """{point: (multiply-adds, accuracy)} of the published front, trained for 400 epochs."""
 
-SHORTCUTS = 0.25e6
-"""In the file each zero-padded shortcut is a convolution of its own, which counts too."""
+SHORTCUTS = 262_144
+"""In the file each zero-padded shortcut is a convolution of its own, which counts too: at most so
+much, where no channel of the stem is cut."""
 
 EVOLVED, PRUNED, MIXED, UNIFORM = "evolved", "pruned", "mixed", "uniform"
-FRONT = (EVOLVED, PRUNED)
-WIDTHS = (2, 3)
-"""Bits of the uniform networks that mixed ones are compared with."""
+FRONT, BITS = (EVOLVED, PRUNED), (MIXED, UNIFORM)
+WIDTHS = (3, 4)
+"""Bits of the uniform networks that mixed ones are compared with; below 2 there is nothing."""
 
 SAFELY_WITHIN = 0.98
 """Of a uniform network's packed bytes, before training, which changes them a little."""
@@ -64,7 +67,7 @@ SAFELY_WITHIN = 0.98
 EPOCHS, BIT_EPOCHS = 20, 6
 RATE = 0.03
 TIMES_SMALLER = 16
-BRIEFLY_TRAINED = 5
+BRIEFLY_TRAINED = 8
 SEED = 0
 SAYS = (
     "ResNet-20 evolves into networks that dominate the published front and `prune_channels` after "
@@ -89,7 +92,7 @@ def run(options: Options) -> Claim:
         *(Job(kind, point) for point in PUBLISHED for kind in FRONT),
         *(Job(kind, f"{width} bits") for width in WIDTHS for kind in (MIXED, UNIFORM)),
     ]
-    variants = chosen(options)
+    variants = {**kept(options, chosen_widths), **kept(options, chosen_bits)}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         paths = pool.map(partial(made, options), jobs, [variants.get(job.stem) for job in jobs])
         files = dict(zip(jobs, paths, strict=True))
@@ -97,26 +100,37 @@ def run(options: Options) -> Claim:
     small = takehome(options, original)
     rows = [row for point in PUBLISHED for row in front_rows(point, files, original, options)]
     rows += [row for width in WIDTHS for row in bit_rows(f"{width} bits", files, original)]
-    kept = [job for job in jobs if job.kind in (EVOLVED, MIXED)]
+    delivered = [job for job in jobs if job.kind in (EVOLVED, MIXED)]
     return Claim(
         says=SAYS,
         rows=(*rows, *takehome_rows(small, original)),
         files={
-            **{job.stem: committed(options, files[job]) for job in kept},
+            **{job.stem: committed(options, files[job]) for job in delivered},
             "small": options.commit(small, "resnet20-evolved-small.lil"),
         },
     )
 
 
 def committed(options: Options, path: Path) -> CommittedFile:
-    return options.commit(path, f"resnet20-{path.name}")
+    """Packed, since a float file of the largest network may be larger than what is committed."""
+    packed = options.work / f"{path.stem}.lil"
+    if path.suffix != packed.suffix:
+        packed.unlink(missing_ok=True)
+        pack(path, out=packed)
+    return options.commit(packed, f"resnet20-{packed.name}")
 
 
 # Searches ----------------------------------------------------------------------------------
 
 
-def prepared(options: Options) -> Context:
-    context = context_for(options, "resnet20", options.work, seed=SEED, threads=1)
+def prepared(options: Options, job: Job | None = None) -> Context:
+    """ResNet-20 and CIFAR-10, in float32 as parts may come from several machines.
+
+    A job has a folder of its own for its checkpoints: its training is named as that of its rival.
+    """
+    folder = options.work / (job.stem if job else "searches")
+    context = context_for(options, "resnet20", folder, seed=SEED, threads=1)
+    context = replace(context, train_precision="float32")
     if options.smoke:
         data = context.data
         few = {"train": data.train.head(512), "validation": data.validation.head(200)}
@@ -147,22 +161,20 @@ def bits(options: Options) -> SearchBits:
 
 
 @contextmanager
-def quest_of(
-    stage: SearchFilters | SearchBits, options: Options, *, name: str = "search"
-) -> Iterator[Quest]:
+def quest_of(stage: SearchFilters | SearchBits, options: Options) -> Iterator[Quest]:
     """A search whose results are journalled: an interrupted claim goes on with it."""
     context = prepared(options)
-    with JournalFile(options.work / f"{stage.name}-{name}.jsonl") as journal:
+    with JournalFile(options.work / f"{stage.name}.jsonl") as journal:
         context = replace(context, journal=journal)
         yield stage.quest(context.original, context)
 
 
-def chosen(options: Options) -> dict[str, Variant]:
+def kept(options: Options, choose: Callable[[Options], dict[str, Variant]]) -> dict[str, Variant]:
     """{stem of a job: the variant to train}; what was chosen once stays chosen."""
-    path = options.parts / "variants.json"
+    path = options.parts / f"{choose.__name__}.json"
     if not path.is_file():
-        found = {**chosen_widths(options), **chosen_bits(options)}
-        path.write_text(json.dumps({stem: asdict(variant) for stem, variant in found.items()}))
+        found = {stem: asdict(variant) for stem, variant in choose(options).items()}
+        write_atomically(path, json.dumps(found).encode())
     stored = json.loads(path.read_text())
     return {stem: Variant(tuple(one["gone"]), one["weight_bits"]) for stem, one in stored.items()}
 
@@ -207,7 +219,7 @@ def best_within(
     variants = (quest.variant(member) for member in sound)
     within = list(islice((v for v in variants if cost(v) <= limit), BRIEFLY_TRAINED))
     if not within:
-        return min(map(quest.variant, sound), key=cost)
+        raise LilliputError(f"no member costs at most {limit:.4g}", hint="search for longer")
 
     def loss(variant: Variant) -> float:
         network = quest.shop.trained(variant, quest.training(), epochs=None, key="brief")
@@ -225,32 +237,30 @@ def made(options: Options, job: Job, variant: Variant | None) -> Path:
     path = options.parts / f"{job.stem}.onnx"
     if not path.is_file():
         exported(trained(options, job, variant), path)
-    if job.kind in FRONT:
-        return path
-    return pack(path, out=path.with_suffix(".lil")).path
+    return pack(path, out=options.work / f"{job.stem}.lil").path if job.kind in BITS else path
 
 
 def trained(options: Options, job: Job, variant: Variant | None) -> Network:
     """Channels gone and distilled, or distilled on its grids; equally long within a comparison."""
     if job.kind == PRUNED:
-        context = prepared(options)
+        context = prepared(options, job)
         step = PruneChannels(max_macs=PUBLISHED[job.point][0] - SHORTCUTS, multiple_of=1)
         cut = step.apply(Candidate(job.stem, network=context.original.network), context)
         return distilled(cut.the_network(), job, options, context)
     assert variant is not None
+    context = prepared(options, job)
     stage = filters(options) if job.kind == EVOLVED else bits(options)
-    with quest_of(stage, options, name=job.stem) as quest:
-        if job.kind == EVOLVED:
-            narrow = quest.shop.narrowed(variant, verify=True)
-            return distilled(narrow, job, options, quest.context)
-        epochs = 1 if options.smoke else BIT_EPOCHS
-        return quest.shop.trained(variant, quest.training(), epochs=epochs, key=job.stem)
+    quest = stage.quest(context.original, context)
+    if job.kind == EVOLVED:
+        return distilled(quest.shop.narrowed(variant, verify=True), job, options, context)
+    epochs = 1 if options.smoke else BIT_EPOCHS
+    return quest.shop.trained(variant, quest.training(), epochs=epochs, key=job.point)
 
 
 def distilled(network: Network, job: Job, options: Options, context: Context) -> Network:
-    """The same training for evolved and for pruned networks."""
+    """The same training for evolved and for pruned networks, in the same order of pictures."""
     step = Distill(epochs=1 if options.smoke else EPOCHS, learning_rate=RATE)
-    return step.apply(Candidate(job.stem, network=network), context).the_network()
+    return step.apply(Candidate(job.point, network=network), context).the_network()
 
 
 def exported(network: Network, path: Path) -> Artifact:
