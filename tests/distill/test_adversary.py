@@ -19,10 +19,13 @@ from lilliput.distill.adversary import (
     squared_gradient,
 )
 from lilliput.distill.discrepancy import Discrepancy, discrepancy
-from lilliput.distill.features import Adapter, kept_inputs
+from lilliput.distill.features import Adapter, kept_inputs, pooled
 from lilliput.distill.games import GAMES
 from lilliput.distill.health import Health
-from lilliput.distill.losses import Hints, Observed
+from lilliput.distill.losses import Hints, Observed, Taps
+from lilliput.prune import analyse, cut
+from lilliput.steps.distill_adversarial import adapter_between
+from lilliput.testing import tiny_network
 
 TAPS = ("ours", "theirs")
 AT_ONCE = Ramp(1.0, warmup=0.0, rise=0.0)
@@ -79,6 +82,17 @@ def test_only_the_non_saturating_game_moves_a_student_that_is_found_out() -> Non
 
     assert slope("nonsaturating") == pytest.approx(-1.0, abs=1e-6)
     assert slope("minimax") == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_logits_of_any_size_have_finite_losses_and_slopes(name: str) -> None:
+    for size in (-1e4, 1e4):
+        logits = torch.tensor([size, -size], requires_grad=True)
+        game = GAMES[name]
+        loss = game.discriminator(logits[:1], logits[1:]) + game.student(logits)
+        (slope,) = torch.autograd.grad(loss, logits)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(slope).all()
 
 
 def test_the_best_discriminator_is_the_logarithm_of_the_densities() -> None:
@@ -157,18 +171,20 @@ def test_both_modes_of_a_mixture_are_covered() -> None:
     assert min(float(right.float().mean()), float(left.float().mean())) > 0.1
 
 
-@pytest.mark.parametrize(("condition", "blind"), [("none", True), ("teacher", False)])
+@pytest.mark.parametrize(
+    ("condition", "blind"), [("none", True), ("teacher", False), ("label", False)]
+)
 def test_without_a_condition_the_pairing_does_not_count(condition: Condition, blind: bool) -> None:
     torch.manual_seed(0)
     ours, theirs, scores = torch.randn(32, 6), torch.randn(32, 6) + 1, 3 * torch.randn(32, 3)
-    order = torch.randperm(32)
+    order, labels = torch.randperm(32), torch.randint(0, 3, (32,))
 
     def played(theirs: Tensor) -> tuple[Tensor, Tensor]:
-        told = 3 if condition == "teacher" else 0
+        told = 0 if condition == "none" else 3
         rules = Rules(condition=condition, learning_rate=0.02)
         rival = rival_for(6, rules, condition=told)
         features = ours.clone().requires_grad_()
-        seen = seen_of(features, theirs, teacher_output=scores)
+        seen = seen_of(features, theirs, teacher_output=scores, target=labels)
         rival.observed(seen, 0.5)
         (gradient,) = torch.autograd.grad(Deception(rival)(seen), features)
         rival.epoch_over()
@@ -246,6 +262,52 @@ def test_a_student_that_is_the_teacher_is_not_told_apart() -> None:
     assert facts["rival_norm_ratio"] == pytest.approx(1.0)
 
 
+def test_a_copy_of_the_teacher_is_not_told_apart_by_what_its_layers_give() -> None:
+    teacher = tiny_network()
+    tap = "classify.input"
+    (pictures,) = teacher.example(256)
+    features = []
+    for network in (teacher, teacher.copy()):
+        with torch.no_grad(), Taps(network.module, (tap,)) as tapped:
+            network.module(pictures)
+        features.append(pooled(tapped.features[tap]))
+    assert torch.equal(*features)
+    theirs, ours = features
+    adapter = adapter_between(teacher.copy(), teacher, (tap, tap), seed=0)
+
+    def share_right(ours: Tensor, steps: int) -> float:
+        discriminator = Discriminator(8, hidden=(16,), dropout=0.1)
+        rival = Rival(discriminator, adapter, TAPS, Rules(learning_rate=0.01), AT_ONCE)
+        draws = torch.Generator().manual_seed(3)
+        for _ in range(steps):
+            real, fake = (torch.randint(0, 256, (64,), generator=draws) for _ in range(2))
+            rival.observed(seen_of(ours[fake], theirs[real]), 0.5)
+        rival.epoch_over()
+        told = rival.facts()
+        return (told["rival_right_on_real"] + told["rival_right_on_fake"]) / 2
+
+    assert share_right(ours, 200) == pytest.approx(0.5, abs=0.02)
+    assert share_right(ours + theirs.std(), 60) > 0.6
+
+
+def test_features_are_measured_by_the_size_of_the_teachers() -> None:
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(16, 6), torch.randn(16, 6)
+
+    def played(size: float) -> tuple[float, Tensor]:
+        rival = rival_for(6)
+        features = (size * ours).requires_grad_()
+        seen = seen_of(features, size * theirs)
+        rival.observed(seen, 0.5)
+        (gradient,) = torch.autograd.grad(Deception(rival)(seen), features)
+        rival.epoch_over()
+        return rival.facts()["rival_edge"], size * gradient
+
+    (edge, gradient), (large_edge, large_gradient) = played(1.0), played(1000.0)
+    assert large_edge == pytest.approx(edge, abs=1e-6)
+    assert torch.allclose(large_gradient, gradient, atol=1e-6)
+
+
 def test_draws_of_the_discriminator_are_its_own() -> None:
     torch.manual_seed(7)
     undisturbed = torch.rand(3)
@@ -315,6 +377,27 @@ def test_an_adapter_begins_at_what_a_cut_left() -> None:
     assert adapter(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[0, 0, 1, 2, 3]]
     # Another teacher, wider than the network that was cut: nothing is known.
     assert kept_inputs([cut], "fc", 9) == ()
+
+
+def test_the_adapter_of_a_cut_network_begins_at_the_places_of_its_channels() -> None:
+    network = tiny_network()
+    analysis = analyse(network)
+    stream = next(g for g in analysis.prunable if "classify" in g.layers)
+    smaller = cut(network, analysis, (stream.classes[1], stream.classes[6]))
+    adapter = adapter_between(smaller, network, ("classify.input", "classify.input"), seed=0)
+    features = torch.rand(5, 6)
+    mapped = adapter(features)
+    assert torch.equal(mapped[:, [0, 2, 3, 4, 5, 7]], features)
+    assert not mapped[:, [1, 6]].any()
+
+
+def test_features_below_zero_are_left_to_an_adapter() -> None:
+    wide, network = tiny_network(), tiny_network()
+    analysis = analyse(network)
+    thin = cut(network, analysis, analysis.prunable[0].classes[:3])
+    above, both = "classify.input", "stem"
+    assert adapter_between(thin, wide, (above, above), seed=0).relu
+    assert not adapter_between(thin, wide, (both, both), seed=0).relu
 
 
 def test_the_adapter_is_cut_at_zero_as_the_teacher_is() -> None:

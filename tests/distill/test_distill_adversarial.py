@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
@@ -58,6 +60,23 @@ def test_nothing_of_the_game_is_delivered(tmp_path: Path) -> None:
     assert len(sizes) == 1
 
 
+def test_the_file_is_that_of_a_plainly_trained_student(tmp_path: Path) -> None:
+    context = tiny_context(tmp_path)
+    ours = applied(DistillAdversarial(**SHORT), context)
+    plain = student()
+    plain.module.load_state_dict(ours.module.state_dict())
+    (pictures,) = plain.example(16)
+    with torch.no_grad():
+        scores = plain.module(pictures)
+        assert torch.equal(ours.module(pictures), scores)
+    files = [export_network(n, tmp_path / f"{k}.onnx").path for k, n in enumerate((ours, plain))]
+    nodes = [[node.op_type for node in onnx.load(file).graph.node] for file in files]
+    assert nodes[0] == nodes[1]
+    session = ort.InferenceSession(str(files[0]), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {"x": pictures.numpy()})
+    assert abs(answer - scores.numpy()).max() <= 1e-4
+
+
 def test_a_game_of_no_weight_changes_no_bit(tmp_path: Path) -> None:
     context = tiny_context(tmp_path)
     settings = {"epochs": 3, "batch_size": 32, "views": 2}
@@ -66,6 +85,69 @@ def test_a_game_of_no_weight_changes_no_bit(tmp_path: Path) -> None:
     assert torch.equal(weights(with_rival), weights(applied(Distill(**settings), context)))
     playing = applied(DistillAdversarial(**ours), context)
     assert not torch.equal(weights(playing), weights(with_rival))
+
+
+class Drawing(nn.Module):
+    """Draws on torch's generator in every training step, and counts its steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.4))
+        self.last = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.last(self.body(x).mean((2, 3)))
+        return scores
+
+
+def drawing() -> Network:
+    torch.manual_seed(4)
+    return replace(student(), module=Drawing().eval())
+
+
+def test_the_draws_of_a_game_do_not_reach_the_students(tmp_path: Path) -> None:
+    context, settings = tiny_context(tmp_path), {"epochs": 3, "batch_size": 32}
+
+    def trained(step: Any) -> Tensor:
+        return weights(step.apply(Candidate("x", network=drawing()), context).the_network())
+
+    plain = trained(Distill(**settings))
+    silent = DistillAdversarial(**{**SHORT, **settings}, adversarial=0, condition="label", r1=0.1)
+    assert torch.equal(trained(silent), plain)
+
+
+def test_until_the_warm_up_is_over_only_the_discriminator_learns(tmp_path: Path) -> None:
+    notes = Notes()
+    context, settings = tiny_context(tmp_path, journal=notes), {"epochs": 3, "batch_size": 32}
+    waiting = applied(DistillAdversarial(**settings, warmup=0.95), context)
+    edges = [facts["rival_edge"] for facts in notes.facts]
+    assert torch.equal(weights(waiting), weights(applied(Distill(**settings), context)))
+    assert edges[-1] > edges[0]
+
+
+def test_the_student_runs_once_for_each_batch(tmp_path: Path) -> None:
+    context = tiny_context(tmp_path)
+    made = DistillAdversarial(**SHORT).apply(Candidate("x", network=drawing()), context)
+    norm = made.the_network().module.body[1]  # type: ignore[index, union-attr]
+    assert int(norm.num_batches_tracked) == 2 * 3
+
+
+def test_the_teacher_that_is_asked_keeps_its_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, asked = tiny_context(tmp_path), []
+    original = context.original.the_network().module
+    forward = type(original).forward
+    monkeypatch.setattr(
+        type(original), "forward", lambda self, x: (asked.append(self), forward(self, x))[1]
+    )
+    applied(DistillAdversarial(**SHORT, views=0), context)
+    assert len(asked) >= 2 * 3
+    assert all(not part.training for module in asked for part in module.modules())
+    known = original.state_dict()
+    for module in asked:
+        assert all(torch.equal(v, known[name]) for name, v in module.state_dict().items())
+        assert all(p.grad is None for p in module.parameters())
 
 
 def test_with_all_weights_zero_it_is_plain_training(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lilliput.distill.losses import Hints, Imitation, Observed, Taps, Truth
+from lilliput.distill.losses import Hints, Imitation, Observed, Taps, Truth, scored_terms
 from lilliput.errors import LilliputError
 from lilliput.tasks import task_of
 from lilliput.testing import tiny_network
@@ -41,6 +41,26 @@ def test_gradient_of_imitation_has_the_temperature_squared() -> None:
     (gradient,) = torch.autograd.grad(loss, ours)
     expected = tau * (F.softmax(ours / tau, 1) - F.softmax(theirs / tau, 1)) / 6
     torch.testing.assert_close(gradient, expected)
+
+
+def test_imitation_counts_which_example_an_answer_is_of() -> None:
+    scores = 3 * torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    term = Imitation(TASK)
+    paired = float(term(Observed(scores, teacher_output=scores)))
+    shuffled = float(term(Observed(scores, teacher_output=scores.roll(1, 0))))
+    assert paired == pytest.approx(0, abs=1e-6)
+    assert shuffled > 0.1
+
+
+@pytest.mark.parametrize("imitation", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_labels_or_answers_are_always_learnt_and_weigh_one_together(
+    imitation: float, labelled: bool
+) -> None:
+    terms = scored_terms(TASK, imitation, 4.0, labelled=labelled)
+    assert sum(term.weight for term in terms) == pytest.approx(1)
+    assert all(term.weight > 0 for term in terms)
+    assert labelled or not any(isinstance(term, Truth) for term in terms)
 
 
 def test_truth_without_labels_says_what_to_use_instead() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
+from lilliput.artifact import TensorSpec
 from lilliput.errors import Refused
-from lilliput.network import flat_outputs
+from lilliput.network import Network, flat_outputs
 from lilliput.prune import analyse, cut
 from lilliput.prune.importance import class_scores
 from lilliput.prune.trial import zeroed
@@ -18,13 +24,21 @@ from lilliput.search.encodings.masks import Masks
 from lilliput.search.encodings.widths import Widths
 from lilliput.search.genomes import ENCODINGS, Ground
 from lilliput.testing.search_contracts import tiny_ground
-from lilliput.testing.zoo import zoo
+from lilliput.testing.zoo import shake, zoo
 
 
 def ground_of(name: str) -> Ground:
     network = zoo()[name]()
     analysis = analyse(network)
     return Ground(network, analysis, class_scores(network, analysis, "l2"))
+
+
+@cache
+def masks_and_bounds() -> tuple[Masks, list[tuple[int, int]]]:
+    """Of the tiny network, with the places of each group's bits."""
+    ground = tiny_ground()
+    ends = np.cumsum([0, *(len(group.classes) for group in ground.analysis.prunable)]).tolist()
+    return Masks(ground), list(itertools.pairwise(ends))
 
 
 NETWORKS = ("plain", "residual", "zero_padded_shortcut", "depthwise_separable", "concat", "grouped")
@@ -48,18 +62,124 @@ def test_masked_is_cut_for_random_strings(name):
         assert smaller.params == ground.analysis.params(gone)
 
 
-def test_masking_the_weights_of_a_layer_alone_is_not_cutting_it():
+class Strided(nn.Module):
+    """Padding, a stride, a residual sum and a flattening; activations that are not 0 at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.BatchNorm2d(3)
+        self.inner, self.inner_norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.outer = nn.Conv2d(3, 3, 1)
+        self.begun, self.within, self.joined = nn.Sigmoid(), nn.Sigmoid(), nn.Sigmoid()
+        self.last = nn.Linear(3 * 9, 2)
+
+    def forward(self, x):
+        x = self.begun(self.norm(self.stem(x)))
+        y = self.within(self.inner_norm(self.inner(x)))
+        return self.last(self.joined(x + self.outer(y)).flatten(1))
+
+
+def masked_answers(module, x, masks):
+    """With what these activations give, {name: (channels,)}, switched on and off."""
+    handles = [
+        module.get_submodule(name).register_forward_hook(
+            lambda _part, _inputs, given, mask=mask: given * mask[:, None, None]
+        )
+        for name, mask in masks.items()
+    ]
+    answers = module(x)
+    for handle in handles:
+        handle.remove()
+    return answers
+
+
+def test_every_string_of_a_small_network_masks_what_it_cuts():
+    module = Strided()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shake(module)
+    network = Network(module.eval(), (TensorSpec(name="x", shape=(None, 2, 6, 6)),), "strided")
+    analysis = analyse(network)
+    masks = Masks(Ground(network, analysis, class_scores(network, analysis, "l1")))
+    layers = {group.name: group for group in analysis.prunable}
+    assert set(layers) == {"stem", "inner"}
+    (x,) = network.example(2)
+    strings = [s for s in itertools.product((0, 1), repeat=6) if any(s[:3]) and any(s[3:])]
+    assert len(strings) == 49
+    for string in strings:
+        gone = masks.express(np.array(string)).gone
+        kept = {
+            name: torch.tensor([float(n not in gone) for n in group.classes])
+            for name, group in layers.items()
+        }
+        smaller = cut(network, analysis, gone, verify=False).module if gone else module
+        with torch.no_grad():
+            stream, inside = kept["stem"], kept["inner"]
+            masked = masked_answers(
+                module, x, {"begun": stream, "joined": stream, "within": inside}
+            )
+            torch.testing.assert_close(smaller(x), masked, atol=1e-5, rtol=0)
+        widths = smaller.stem.out_channels, smaller.inner.out_channels
+        assert widths == (int(kept["stem"].sum()), int(kept["inner"].sum()))
+
+
+@pytest.mark.parametrize("name", ["bias_without_norm", "plain"])
+def test_masking_the_weights_of_a_layer_alone_is_not_cutting_it(name):
     """A channel without weights still emits its bias, or the shift of its norm."""
-    ground = ground_of("bias_without_norm")
+    ground = ground_of(name)
     group = ground.analysis.prunable[0]
     layer = next(m.layer for m in group.members if m.tensor.endswith("weight") and m.dim == 0)
-    smaller = cut(ground.network, ground.analysis, group.classes[:1], verify=False)
-    twin = ground.network.copy()
+    assert isinstance(ground.network.module.get_submodule(layer), nn.Conv2d)
     (inputs,) = ground.network.example(2)
+    off = []
+    for place, number in enumerate(group.classes):
+        smaller = cut(ground.network, ground.analysis, [number], verify=False)
+        twin = ground.network.copy()
+        with torch.no_grad():
+            twin.module.get_submodule(layer).weight[place] = 0
+            off.append(float((twin.module(inputs) - smaller.module(inputs)).abs().max()))
+    assert max(off) > 1e-3
+
+
+REORDERED = ("plain", "residual", "inverted_residual", "flatten_linear", "concat", "u_net")
+
+
+@pytest.mark.parametrize("name", REORDERED)
+def test_the_order_of_channels_changes_no_answer(name):
+    """So a code says as much when each group's bits are sorted."""
+    ground, rng = ground_of(name), np.random.default_rng(0)
+    analysis = ground.analysis
+    taken = np.arange(analysis.class_count + 1)
+    for group in analysis.prunable:
+        taken[list(group.classes)] = rng.permutation(group.classes)
+    twin = ground.network.copy()
+    state = twin.module.state_dict()
+    moved = 0
+    for slot in analysis.slots:
+        places = np.arange(slot.size)
+        for number in set(slot.classes.tolist()) - {-1}:
+            places[slot.classes == number] = np.flatnonzero(slot.classes == taken[number])
+        if slot.tensor in state:
+            order = torch.from_numpy(places)
+            state[slot.tensor] = state[slot.tensor].index_select(slot.dim, order)
+            moved += int((places != np.arange(slot.size)).any())
+    assert moved
+    twin.module.load_state_dict(state)
+    gone = [number for group in analysis.prunable for number in group.classes[::3]]
+    came_from = [int(taken[number]) for number in gone]
+    inputs = ground.network.example(2)
     with torch.no_grad():
-        twin.module.get_submodule(layer).weight[:1] = 0
-        ours, theirs = twin.module(inputs), smaller.module(inputs)
-    assert not torch.allclose(ours, theirs, atol=1e-4)
+        pairs = [
+            (ground.network, twin),
+            (
+                cut(ground.network, analysis, came_from, verify=False),
+                cut(twin, analysis, gone, verify=False),
+            ),
+        ]
+        for theirs, ours in pairs:
+            expected = flat_outputs(theirs.module(*inputs))[0]
+            found = flat_outputs(ours.module(*inputs))[0]
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_all_ones_is_the_network_itself_bit_for_bit():
@@ -78,6 +198,42 @@ def test_an_empty_group_gets_its_dearest_channel_and_no_other():
     for group in ground.analysis.prunable:
         left = [number for number in group.classes if number not in gone]
         assert left == [max(group.classes, key=lambda n: (ground.scores[n], -n))]
+
+
+def test_the_dearest_is_that_of_the_largest_norm():
+    """Each channel's own weights stand out, so that every way to sum them agrees."""
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 2))
+    with torch.no_grad():
+        module[0].weight.copy_(
+            torch.tensor([1.0, 5.0, 2.0, 3.0]).reshape(4, 1, 1, 1).expand(4, 2, 3, 3)
+        )
+        module[3].weight.fill_(0.01)
+    network = Network(module.eval(), (TensorSpec(name="x", shape=(None, 2, 6, 6)),), "ranked")
+    analysis = analyse(network)
+    masks = Masks(Ground(network, analysis, class_scores(network, analysis, "l1")))
+    mended = masks.repair(np.zeros(4, np.int64))
+    kept = cut(network, analysis, masks.express(mended).gone).module[0].weight
+    assert torch.equal(kept, module[0].weight[1:2])
+
+
+@given(st.data())
+def test_only_empty_groups_are_mended_and_by_one_bit(data):
+    masks, groups = masks_and_bounds()
+    genome = np.array(
+        data.draw(
+            st.lists(st.integers(0, 1), min_size=len(masks.levels), max_size=len(masks.levels))
+        )
+    )
+    for start, stop in groups:
+        if data.draw(st.booleans()):
+            genome[start:stop] = 0
+    mended = masks.repair(genome)
+    for start, stop in groups:
+        if genome[start:stop].any():
+            assert np.array_equal(mended[start:stop], genome[start:stop])
+        else:
+            assert mended[start:stop].sum() == 1
+    assert np.array_equal(masks.repair(mended), mended)
 
 
 def test_masks_of_pure_widths_are_widths():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -75,6 +76,39 @@ def test_a_search_goes_on_from_any_generation_as_if_undisturbed(algorithm):
         resumed = evolution(algorithm, seed=99)
         resumed.load_state(json.loads(json.dumps(half.state())))
         assert grown(resumed, 6 - generation).state() == whole.state()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_seed_decides_the_whole_run(algorithm):
+    one, same, other = (grown(evolution(algorithm, seed=seed), 4).state() for seed in (3, 3, 4))
+    assert one == same
+    assert one["archive"] != other["archive"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_was_mended_is_what_lives_on(algorithm):
+    class Mending(Strings):
+        """The first two genes may not both be off."""
+
+        def repair(self, genome):
+            mended = genome.copy()
+            mended[0] |= 1 - genome[:2].any()
+            return mended
+
+    engine, judged = Evolution(Mending(), GOALS, algorithm=algorithm, population=12), []
+
+    def judge(genome):
+        judged.append(genome)
+        return worth(genome)
+
+    grown(engine, 6, judge)
+    members = [*engine.archive.values(), *engine.population]
+    genomes = [*judged, *(np.array(member.genome) for member in members)]
+    assert all(genome[:2].any() for genome in genomes)
+    assert {key_of(genome) for genome in judged} == set(engine.archive)
+    for key, member in engine.archive.items():
+        assert member.outcome == worth(np.array(member.genome))
+        assert key == key_of(np.array(member.genome))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -179,10 +213,12 @@ def test_another_algorithms_state_is_refused():
         evolution().load_state(evolution("random").state())
 
 
-points = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=25)
+coordinates = st.integers(0, 5)
+points = st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=25)
+in_space = st.lists(st.tuples(coordinates, coordinates, coordinates), min_size=1, max_size=25)
 
 
-@given(points)
+@given(points | in_space)
 def test_the_front_agrees_with_comparing_all_pairs(rows):
     values = np.array(rows, float)
     kept = non_dominated(values)
@@ -192,6 +228,16 @@ def test_the_front_agrees_with_comparing_all_pairs(rows):
 
     expected = [n for n in range(len(rows)) if not beaten(n) and rows.index(rows[n]) == n]
     assert kept == expected
+
+
+@given(points | in_space)
+def test_hypervolume_counts_the_cells_that_something_dominates(rows):
+    values, sides = np.array(rows, float), len(rows[0])
+    cells = list(itertools.product(range(6), repeat=sides))
+    covered = sum(any((row <= cell).all() for row in values) for cell in cells)
+    box = (6.0,) * sides
+    assert hypervolume(values, box) == pytest.approx(covered / len(cells))
+    assert hypervolume(values[non_dominated(values)], box) == pytest.approx(covered / len(cells))
 
 
 def test_hypervolume_of_three_known_points():

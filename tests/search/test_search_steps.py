@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from pydantic import ValidationError
@@ -97,6 +98,55 @@ def test_delivered_weights_lie_on_their_grids_and_are_held(tmp_path):
                 fewer += 1
                 assert all(len(row.unique()) <= 2**bits - 1 for row in weight.flatten(1))
     assert fewer
+
+
+@pytest.mark.parametrize("encoding", ["widths", "masks"])
+def test_a_search_begins_at_the_original_bit_for_bit(tmp_path, encoding):
+    context = tiny_context(tmp_path)
+    quest = SearchFilters(**BRIEF, encoding=encoding).quest(context.original, context)
+    variant = quest.encoding.express(quest.encoding.seeds()[0])
+    (x,) = quest.shop.original.example(16)
+    with torch.no_grad():
+        whole = context.original.the_network().module(x)
+        assert torch.equal(quest.shop.built(variant).module(x), whole)
+        assert torch.equal(quest.shop.narrowed(variant, verify=True).module(x), whole)
+    told = quest.shop.figures(variant, 24)
+    assert told["loss"] == 0
+    assert told["params"] == quest.shop.original.params
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        SearchFilters(**BRIEF, encoding="masks", algorithm="paper"),
+        SearchBits(**BRIEF, bits=(3, 8), filters="widths"),
+    ],
+    ids=["filters", "bits"],
+)
+def test_the_file_of_every_find_answers_as_the_network(tmp_path, stage):
+    context = tiny_context(tmp_path)
+    (pictures,) = context.original.the_network().example(1000)
+    for child in stage.explore(context.original, context):
+        network = child.the_network()
+        file = export_network(network, tmp_path / f"{child.id}.onnx").path
+        session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        (ours,) = session.run(None, {"x": pictures.numpy()})
+        with torch.no_grad():
+            theirs = network.module(pictures).numpy()
+        assert np.abs(ours - theirs).max() <= 1e-4
+        assert np.array_equal(ours.argmax(1), theirs.argmax(1))
+
+
+def test_examples_for_the_last_test_decide_nothing(tmp_path):
+    context = tiny_context(tmp_path)
+    spoilt = Split(np.zeros_like(context.data.test.inputs), context.data.test.targets[::-1])
+    other = replace(context, data=replace(context.data, test=spoilt))
+    found = []
+    for each in (context, other):
+        quest = SearchFilters(**BRIEF).quest(each.original, each)
+        evolution = evolved(quest)
+        found.append((evolution.state(), [m.genome for m in finalists(quest, evolution)]))
+    assert found[0] == found[1]
 
 
 def test_latency_is_measured_once_for_equal_widths(tmp_path, monkeypatch):
