@@ -100,10 +100,19 @@ def test_delivered_weights_lie_on_their_grids_and_are_held(tmp_path):
     assert fewer
 
 
-@pytest.mark.parametrize("encoding", ["widths", "masks"])
-def test_a_search_begins_at_the_original_bit_for_bit(tmp_path, encoding):
+@pytest.mark.parametrize(
+    "stage",
+    [
+        SearchFilters(**BRIEF, encoding="widths"),
+        SearchFilters(**BRIEF, encoding="masks"),
+        SearchBits(**BRIEF),
+        SearchBits(**BRIEF, filters="widths"),
+    ],
+    ids=["widths", "masks", "bits", "bits and widths"],
+)
+def test_a_search_begins_at_the_original_bit_for_bit(tmp_path, stage):
     context = tiny_context(tmp_path)
-    quest = SearchFilters(**BRIEF, encoding=encoding).quest(context.original, context)
+    quest = stage.quest(context.original, context)
     variant = quest.encoding.express(quest.encoding.seeds()[0])
     (x,) = quest.shop.original.example(16)
     with torch.no_grad():

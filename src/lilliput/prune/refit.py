@@ -3,14 +3,15 @@
 For every convolution and linear map, the weights that read the kept channels are chosen so that the
 kept outputs come as near as possible to what they were, over some examples of the original:
 
-    min ||Y - X_S W_S||² + ρ ||W_S||²,    W_S = (G_SS + ρ I)⁻¹ G_S: W,    G = Xᵀ X
+    min ||Y - X_S V||² + ρ ||V - W_S||²,    V = (G_SS + ρ I)⁻¹ (G_S: W + ρ W_S),    G = Xᵀ X
 
 X are the layer's unfolded inputs in the original network, Y = X W. G is summed once; after that any
 cut costs one small linear system a layer, and no example.
 
 Source: Wang et al., "Towards Evolutionary Compression", KDD 2018, the refining of parameters.
 Differs: X_S are inputs in the original network and not in the cut one; a bias is fitted along, as
-the weight of an input that is always 1.
+the weight of an input that is always 1; ρ draws towards the weights that are there and not towards
+zero, so that no ρ fits worse than cutting alone.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def refitted(
 
 
 def least_squares(gram: Tensor, kept: Tensor, weights: Tensor, ridge: float) -> Tensor:
-    """W_S of shape (outputs, kept): (G_SS + ρ I)⁻¹ G_S: W.
+    """V of shape (outputs, kept): (G_SS + ρ I)⁻¹ (G_S: W + ρ W_S).
 
     Args:
         gram: (inputs, inputs).

@@ -28,7 +28,7 @@ from lilliput.prune.edits import cut_edit
 from lilliput.prune.refit import Gram, refitted
 from lilliput.prune.trial import cut_module, removals
 from lilliput.search.genomes import Variant
-from lilliput.search.grids import OnGrid, held_on_grid, inputs_on_grids, with_weight_bits
+from lilliput.search.grids import FLOAT, OnGrid, held_on_grid, inputs_on_grids, with_weight_bits
 from lilliput.search.objectives import Counter
 from lilliput.search.shrinking import Short, Training
 
@@ -80,7 +80,8 @@ class Workshop:
     def built(self, variant: Variant) -> Network:
         """Cut, fitted, on its grids, with batch-norm statistics of its own; not verified."""
         network = with_weight_bits(self.narrowed(variant, verify=False), variant.weight_bits)
-        return reestimate(network, self.batches) if variant.weight_bits else network
+        coarser = any(bits < FLOAT for bits in variant.weight_bits.values())
+        return reestimate(network, self.batches) if coarser else network
 
     def figures(self, variant: Variant, examples: int) -> dict[str, float]:
         """{"loss" of the metric against the original, and every counted cost}."""
