@@ -53,11 +53,11 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "identity in place of the DCT": {"basis": "identity"},
     "learned (SVD) in place of the DCT": {"basis": "svd"},
 }
-RUNNING: Mapping[str, Any] = {"energy": 0.93, "epochs": 12, "learning_rate": 0.03, "free": True}
+RUNNING: Mapping[str, Any] = {"energy": 0.93, "epochs": 6, "learning_rate": 0.03, "free": True}
 
 
 LENET, WIDE = "lenet5", "wide-kernels"
-WIDE_EPOCHS = 15
+WIDE_EPOCHS = 12
 WIDE_PREPROCESSING = Preprocessing(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 
 
