@@ -56,6 +56,15 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 RUNNING: Mapping[str, Any] = {"energy": 0.93, "epochs": 6, "learning_rate": 0.03, "free": True}
 
 
+TRANSFORM_ALONE = (
+    "transforming the inputs takes 0.47 of the 2.29 million products by itself: 4.9 is the most "
+    "that cosines reach on this network, however sparse; the identity has only residuals to count"
+)
+TOO_FEW_PICTURES = (
+    "it gains more speed than the goal asks for: a larger `energy` keeps more patterns, and "
+    "more epochs bring back more; neither has been run yet"
+)
+
 LENET, WIDE = "lenet5", "wide-kernels"
 WIDE_EPOCHS = 12
 WIDE_PREPROCESSING = Preprocessing(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
@@ -189,6 +198,7 @@ def packing_rows(ours: Arm, context: Context, options: Options) -> tuple[Row, ..
             unit="×",
             goal=">= 8",
             note="a count: a dense runtime saves none of them",
+            limits=None if ours.fewer >= 8 else TRANSFORM_ALONE,
         ),
         Row(
             name="time of the self-unfolding file, of the plain one's",
@@ -234,6 +244,7 @@ def running(options: Options) -> tuple[tuple[Row, ...], dict[str, CommittedFile]
     timing = timed(ours.path, original.path, options)
     low, high = timing.ratio_interval
     kept = ", ".join(f"layer {edit['path']}: {edit['count']} of 25" for edit in made.edits)
+    lost = points_lost(ours, original, context)
     rows = (
         Row(
             name="5×5 network, times faster in the frequency domain",
@@ -245,8 +256,9 @@ def running(options: Options) -> tuple[tuple[Row, ...], dict[str, CommittedFile]
         ),
         Row.of(
             "5×5 network, points lost, whole test split",
-            points_lost(ours, original, context),
+            lost,
             goal="<= 0.3",
+            limits=None if lost.value <= 0.3 else TOO_FEW_PICTURES,
         ),
     )
     files = {
