@@ -127,6 +127,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return finish
 
 
+@pytest.mark.timeout(900)  # a page may run several whole compressions
 @pytest.mark.parametrize("page", [p for p in PAGES if [*snippets((ROOT / p).read_text())]])
 def test_what_the_page_says_can_be_run(page: str, finished: Callable[[str], Path]) -> None:
     # users-ask 42: documentation whose commands do not run

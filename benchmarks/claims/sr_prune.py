@@ -31,6 +31,7 @@ TASK = task_of({"name": "super_resolution", "scale": 2})
 KEEP = 0.6
 EPOCHS, SMOKE_EPOCHS = 12, 1
 FILE = "carn-m-x2-pruned"
+SHORT = "twelve epochs on 82 pictures; longer ones were not run, and Set5 has five pictures"
 SAYS = "CARN-M ×2 at 60 % of its multiply-adds loses at most 0.15 dB on Set5"
 
 
@@ -107,9 +108,10 @@ def rows_of(
         max_seconds=3 if options.smoke else 60,
     )["pruned"]
     share = file_cost(pruned.path).macs / file_cost(original.path).macs
+    found = lost(pruned, original, context)
     return (
         Row(name="share of multiply-adds", figure=round(share, 4), goal=f"<= {KEEP}"),
-        Row.of("lost on Set5", lost(pruned, original, context), goal="<= 0.15"),
+        Row.of("lost on Set5", found, goal="<= 0.15", limits=SHORT if found.value > 0.15 else None),
         Row(
             name="time over the original's",
             figure=round(timing.ratio, 4),
