@@ -1,9 +1,10 @@
 # Two commands for a fresh machine with Python 3.11 and make: `make demo` and `make test`.
-PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed-dev
-RUN    ?= runs/demo
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed-dev
+RUN     ?= runs/demo
+WORKERS ?= 2
 
 .PHONY: help demo test slow check docs claims clean
 
@@ -25,11 +26,11 @@ demo: $(STAMP)   ## train a digits network, bring it under a budget, show the fr
 	@echo "Look next at $(RUN)/report.html (or report.md), and at the recipe that ran: $(RUN)/recipe.yaml"
 
 test: $(STAMP)   ## the tests (< 6 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" \
 	    --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 slow: $(STAMP)   ## the tests that take longer than a few seconds each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 check: $(STAMP)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .

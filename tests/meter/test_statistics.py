@@ -24,16 +24,20 @@ def test_resamples_are_whole_blocks_of_rounds(rounds: int, resamples: int, seed:
 def test_medians_of_resamples_are_those_of_all_their_runs() -> None:
     runs = np.arange(12).reshape(4, 3)
     index = np.array([[0, 0, 1, 1], [3, 3, 3, 3]])
-    np.testing.assert_allclose(statistics.bootstrap_medians(runs, index), [2.5, 10.0])
+    np.testing.assert_allclose(
+        statistics.bootstrap_medians(runs, statistics.times_drawn(index)), [2.5, 10.0]
+    )
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    runs = rng.integers(0, 1000, (50, 5))
-    index = statistics.resampled_rounds(50, 40, rng)
-    whole = statistics.bootstrap_medians(runs, index)
-    monkeypatch.setattr(statistics, "_CHUNK", 600)
-    np.testing.assert_array_equal(statistics.bootstrap_medians(runs, index), whole)
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 99))
+def test_medians_are_those_of_the_runs_written_out(rounds: int, burst: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    runs = rng.integers(1, 50, (rounds, burst))
+    index = rng.integers(0, rounds, (7, rounds))
+    written_out = np.median(runs[index].reshape(7, -1), axis=1)
+    np.testing.assert_array_equal(
+        statistics.bootstrap_medians(runs, statistics.times_drawn(index)), written_out
+    )
 
 
 @pytest.mark.parametrize(

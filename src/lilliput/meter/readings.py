@@ -81,6 +81,9 @@ class Readings:
     control: tuple[str, str] | None = None
     disturbed: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    _medians: dict[int, dict[str, NDArray[np.float64]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def rounds(self) -> int:
@@ -93,12 +96,9 @@ class Readings:
         if name == reference:
             return 1.0, (1.0, 1.0)
         ours, theirs = self.runs[name], self.runs[reference]
-        index = self._index(resamples)
-        ratios = statistics.bootstrap_medians(ours, index) / statistics.bootstrap_medians(
-            theirs, index
-        )
+        medians = self._resampled(resamples)
         value = float(np.median(ours) / np.median(theirs))
-        return value, statistics.percentile_interval(ratios)
+        return value, statistics.percentile_interval(medians[name] / medians[reference])
 
     def floor(self, name: str, reference: str) -> float:
         """The relative difference below which these two are not told apart."""
@@ -130,7 +130,7 @@ class Readings:
     def _timing(self, name: str, reference: str) -> Timing:
         runs = self.runs[name]
         milliseconds = runs.reshape(-1) * 1e-6
-        medians = statistics.bootstrap_medians(runs, self._index(1000)) * 1e-6
+        medians = self._resampled(1000)[name] * 1e-6
         value, interval = self.ratio(name, reference)
         floor = self.floor(name, reference)
         reasons = self._doubts(runs)
@@ -171,6 +171,13 @@ class Readings:
             )
         return doubts
 
-    def _index(self, resamples: int) -> NDArray[np.intp]:
-        rng = np.random.default_rng((self.seed, 7))
-        return statistics.resampled_rounds(self.rounds, resamples, rng)
+    def _resampled(self, resamples: int) -> Mapping[str, NDArray[np.float64]]:
+        """The medians of every session's resampled rounds, the same rounds for all."""
+        if resamples not in self._medians:
+            rng = np.random.default_rng((self.seed, 7))
+            index = statistics.resampled_rounds(self.rounds, resamples, rng)
+            drawn = statistics.times_drawn(index)
+            self._medians[resamples] = {
+                name: statistics.bootstrap_medians(runs, drawn) for name, runs in self.runs.items()
+            }
+        return self._medians[resamples]

@@ -19,7 +19,6 @@ Verdict = Literal["faster", "slower", "tie"]
 Runs = NDArray[np.int64]
 
 CONFIDENCE = 0.95
-_CHUNK = 1 << 22
 
 
 def resampled_rounds(rounds: int, resamples: int, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -31,15 +30,50 @@ def resampled_rounds(rounds: int, resamples: int, rng: np.random.Generator) -> N
     return index.reshape(resamples, -1)[:, :rounds]
 
 
-def bootstrap_medians(runs: Runs, index: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Median of all runs of each resample; (resamples,) in the unit of `runs`."""
+def times_drawn(index: NDArray[np.intp]) -> NDArray[np.float64]:
+    """How often each round is in each resample of `index`: (rounds, resamples)."""
     resamples, rounds = index.shape
-    step = max(1, _CHUNK // (rounds * runs.shape[1]))
-    parts = [
-        np.median(runs[index[start : start + step]].reshape(-1, rounds * runs.shape[1]), axis=1)
-        for start in range(0, resamples, step)
-    ]
-    return np.concatenate(parts)
+    places = index + rounds * np.arange(resamples)[:, None]
+    counts = np.bincount(places.reshape(-1), minlength=index.size)
+    return np.ascontiguousarray(counts.reshape(resamples, rounds).T, dtype=np.float64)
+
+
+def bootstrap_medians(runs: Runs, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Median of all runs of each resample; (resamples,) in the unit of `runs`.
+
+    The runs are sorted once. A resample only says how often each round counts, and its median is
+    where those counts reach a half: first among blocks of values, then within one.
+
+    Args:
+        runs: (rounds, burst).
+        drawn: (rounds, resamples), from `times_drawn`.
+    """
+    order = np.argsort(runs, axis=None, kind="stable")
+    values, owners = runs.reshape(-1)[order], order // runs.shape[1]
+    low, high = (
+        values[_reached(owners, drawn, rank)] for rank in ((runs.size - 1) // 2, runs.size // 2)
+    )
+    return np.asarray((low + high) / 2.0)
+
+
+def _reached(owners: NDArray[np.intp], drawn: NDArray[np.float64], rank: int) -> NDArray[np.intp]:
+    """Where each resample's value of this rank (from 0) is among all sorted values.
+
+    Args:
+        owners: (values,): the round of each sorted value.
+        drawn: (rounds, resamples): how often each resample has that round.
+    """
+    rounds, resamples = drawn.shape
+    length = math.isqrt(len(owners)) + 1
+    blocks = np.arange(len(owners)) // length
+    members = np.bincount(blocks * rounds + owners, minlength=(blocks[-1] + 1) * rounds)
+    upto = np.cumsum(members.reshape(-1, rounds) @ drawn, axis=0)
+    block = np.count_nonzero(upto <= rank, axis=0)
+    column = np.arange(resamples)
+    before = np.where(block > 0, upto[block - 1, column], 0.0)
+    places = np.minimum(block * length + np.arange(length)[:, None], len(owners) - 1)
+    inside = before + np.cumsum(drawn[owners[places], column], axis=0)
+    return np.asarray(block * length + np.count_nonzero(inside <= rank, axis=0))
 
 
 def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
