@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
+import scipy.fft
 
 from lilliput.frequency.multiplications import LayerWork, times_fewer, transform_cost
 
@@ -11,7 +15,29 @@ def test_transforms_cost_what_their_definitions_say():
     assert transform_cost(5, 5, "naive") == 625
     assert transform_cost(5, 5) == 250
     assert transform_cost(3, 5) == 3 * 5 * 8
+    assert transform_cost(5, 5, "fast") == 59  # 25 log2 5 = 58.05
+    assert transform_cost(4, 4, "fast") == 32
     assert transform_cost(1, 1) == transform_cost(5, 5, "none") == 0
+
+
+def test_five_numbers_are_transformed_by_five_products():
+    # what "fast" counts for a 5 × 5 kernel, 59, holds two passes of five such lines
+    x = np.random.default_rng(0).normal(size=5)
+    a, b, c, d = x[0] + x[4], x[1] + x[3], x[0] - x[4], x[1] - x[3]
+    large, little = math.cos(math.pi / 10), math.cos(3 * math.pi / 10)
+    products = [
+        math.sqrt(5) / 4 * (a - b),
+        (a + b) / 4,
+        little * (c + d),
+        (large - little) * c,
+        (large + little) * d,
+    ]
+    side, middle, turned, first, third = products
+    even = a + b + x[2], side + middle - x[2], side - middle + x[2]
+    odd = first + turned, turned - third
+    cosines = [even[0], odd[0], even[1], odd[1], even[2]]
+    np.testing.assert_allclose(cosines, scipy.fft.dct(x, type=2) / 2, atol=1e-12)
+    assert 2 * 5 * len(products) <= transform_cost(5, 5, "fast")
 
 
 def test_a_layer_by_hand():

@@ -11,8 +11,8 @@ from lilliput.frequency.form import PackedForm, forms
 from lilliput.frequency.multiplications import LayerWork, Transform
 from lilliput.network import Network
 
-TRANSFORMS: dict[str, Transform] = {"dct": "separable", "svd": "naive", "identity": "none"}
-"""Cosines separate into rows and columns; learned pictures do not."""
+TRANSFORMS: dict[str, Transform] = {"dct": "fast", "svd": "naive", "identity": "none"}
+"""Cosines have a fast transform of rows and columns; learned pictures have none."""
 
 
 def work_of(network: Network) -> list[LayerWork]:
