@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lilliput.errors import LilliputError
 from lilliput.prune.codebooks import Codebook, economize
 
 Array = NDArray[np.floating]
@@ -22,11 +23,16 @@ REFINEMENTS = 8
 
 
 def limit_of(bits: int) -> int:
-    """Q, the largest integer of a grid of so many bits.
+    """Q, the largest integer of a symmetric grid of so many bits.
 
     >>> [limit_of(bits) for bits in (2, 4, 8)]
     [1, 7, 127]
+
+    Raises:
+        LilliputError: Fewer than 2 bits have no symmetric grid.
     """
+    if bits < 2:
+        raise LilliputError(f"{bits} bits have no grid with a zero", hint="use 2 or more")
     return int(2 ** (bits - 1)) - 1
 
 

@@ -23,6 +23,7 @@ from torch.nn.utils import parametrize
 from lilliput.distill.companions import Companion
 from lilliput.errors import LilliputError
 from lilliput.network import Network
+from lilliput.prune.grids import limit_of
 from lilliput.prune.trace import evaluating
 
 FLOAT = 32
@@ -31,17 +32,6 @@ SHRINKS = 40
 
 PATIENCE = 20
 """Steps of a training between two searches for scales."""
-
-
-def most(bits: int) -> int:
-    """The largest integer of a symmetric grid: 1 of 2 bits, 127 of 8.
-
-    Raises:
-        LilliputError: Fewer than 2 bits have no symmetric grid.
-    """
-    if bits < 2:
-        raise LilliputError(f"{bits} bits have no grid with a zero", hint="use 2 or more")
-    return int(2 ** (bits - 1)) - 1
 
 
 def best_scales(weight: Tensor, bits: int) -> Tensor:
@@ -53,9 +43,9 @@ def best_scales(weight: Tensor, bits: int) -> Tensor:
     """
     flat = weight.detach().flatten(1)
     largest = flat.abs().amax(1, keepdim=True).clamp_min(1e-12)
-    best, error = largest / most(bits), torch.full_like(largest, torch.inf)
+    best, error = largest / limit_of(bits), torch.full_like(largest, torch.inf)
     for share in np.linspace(0.25, 1.0, SHRINKS):
-        scale = largest * float(share) / most(bits)
+        scale = largest * float(share) / limit_of(bits)
         off = (rounded(flat, scale, bits) - flat).pow(2).sum(1, keepdim=True)
         best, error = torch.where(off < error, scale, best), torch.minimum(off, error)
     return best.reshape(-1, *[1] * (weight.ndim - 1))
@@ -63,7 +53,7 @@ def best_scales(weight: Tensor, bits: int) -> Tensor:
 
 def rounded(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
     """The nearest level of each weight; zeros are positive, for a coder tells the two apart."""
-    return (torch.clamp(torch.round(weight / scale), -most(bits), most(bits)) + 0.0) * scale
+    return (torch.clamp(torch.round(weight / scale), -limit_of(bits), limit_of(bits)) + 0.0) * scale
 
 
 def on_grid(weight: Tensor, bits: int) -> Tensor:
@@ -186,8 +176,8 @@ def activations_on_grid(x: Tensor, low: float, high: float, bits: int) -> Tensor
     if low >= 0:
         step = max(high, 1e-12) / (2**bits - 1)
         return torch.clamp(torch.round(x / step), 0.0, float(2**bits - 1)).mul(step)
-    step = max(-low, high) / most(bits)
-    return torch.clamp(torch.round(x / step), -most(bits), most(bits)) * step
+    step = max(-low, high) / limit_of(bits)
+    return torch.clamp(torch.round(x / step), -limit_of(bits), limit_of(bits)) * step
 
 
 @contextmanager
