@@ -79,7 +79,8 @@ class Context:
     on their way go (the same, unless given). `root` is the run's folder, to which stored paths are
     relative. `checkpoints` is a folder for the state of trainings that must survive a crash; None
     where there is no run. `workers` says who evaluates a search's candidates: a number of
-    processes, "ray" or "ray://host:port".
+    processes, "ray" or "ray://host:port". `timing_seconds` is the longest that one session of the
+    stopwatch may take.
     """
 
     data: Dataset
@@ -93,6 +94,7 @@ class Context:
     train_threads: int = 1
     train_precision: Precision = "float32"
     workers: str = "1"
+    timing_seconds: float = 20.0
     journal: Journal = field(default_factory=SilentJournal)
     progress: Progress = field(default_factory=SilentProgress)
     checkpoints: Path | None = None

@@ -38,6 +38,9 @@ from lilliput.tasks import task_of
 from lilliput.tasks.base import Task
 from lilliput.unseen import with_unseen_validation
 
+LONGEST_TIMING, SHORTEST_TIMING = 20.0, 2.0
+"""Seconds of a session of the stopwatch."""
+
 LAST_SECONDS = 5.0
 """For timing up to ten files side by side when the user waits for the prompt."""
 
@@ -107,6 +110,7 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
         train_threads=recipe.train_threads,
         train_precision=recipe.train_precision,
         workers=recipe.workers,
+        timing_seconds=timing_seconds(recipe.time_budget_minutes),
         journal=run.journal,
         progress=progress,
     )
@@ -118,6 +122,13 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
         progress.say(why)
     run.journal.note("data", **{**describe(data), "seed": recipe.seed, "validation_from_test": why})
     return Prepared(context, original, _reference(original, context))
+
+
+def timing_seconds(minutes: float | None) -> float:
+    """The longest session of the stopwatch in a run that may take so long: a tenth of it."""
+    if minutes is None:
+        return LONGEST_TIMING
+    return min(max(6.0 * minutes, SHORTEST_TIMING), LONGEST_TIMING)
 
 
 def _input_warnings(context: Context) -> list[str]:
@@ -207,7 +218,7 @@ def measure(
         files: All but the reference.
         prepared: Context and reference.
         key: Under which the journal keeps the figures.
-        limit: `max_seconds` of a session of timing; the stopwatch's own unless given.
+        limit: `max_seconds` of a session of timing; the context's unless given.
     """
     context = prepared.context
     scored = _scored(files, prepared)

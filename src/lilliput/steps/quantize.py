@@ -249,11 +249,10 @@ class _Trials:
             name: (write_model(model, self.folder / f"{name}.onnx"), target)
             for name, model in (("first", first), ("second", second))
         }
+        seconds = min(COMPARISON_SECONDS, self.context.timing_seconds / 2)
         for attempt in range(2):
             seed = self.context.derived_seed("quantize", "stopwatch", attempt) % 2**32
-            timing = compare_files(files, "second", max_seconds=COMPARISON_SECONDS, seed=seed)[
-                "first"
-            ]
+            timing = compare_files(files, "second", max_seconds=seconds, seed=seed)["first"]
             if timing.verdict == "faster":
                 return True
             if timing.verdict == "slower" or timing.ratio_interval[1] >= 1.0:
