@@ -19,6 +19,24 @@ settings.load_profile("here")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+TWICE_SEEN = (
+    "codec/test_damage",
+    "codec/test_specification",
+    "conformance",
+    "distill/test_adversary",
+    "export/test_export_zoo",
+    "frequency/test_running",
+    "prune/test_random_networks",
+    "prune/test_zoo_cuts",
+)
+"""Being traced doubles the time of these, and what they run has tests of its own."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(TWICE_SEEN):
+            item.add_marker("no_cover")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
