@@ -13,14 +13,22 @@ Differs: a cluster that runs empty is begun anew at the value with the largest e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Start = Literal["linear", "density", "random", "kmeans++"]
+Economy = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="squared error, as a share of the mean squared weight, that one bit may cost",
+    ),
+]
 
 ROUNDS = 300
 TINY = 1e-12

@@ -8,9 +8,11 @@ and does not vanish on examples that a trained network gets right.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from lilliput.context import Context
@@ -19,6 +21,12 @@ from lilliput.network import Network, flat_outputs
 from lilliput.prune.from_context import GRADIENT_BATCH, examples
 from lilliput.prune.importance import Batches, signed_outputs
 from lilliput.prune.trace import evaluating
+
+Importance = Annotated[
+    Literal["none", "fisher"],
+    Field(description="whether errors count as much as the outputs care for the weight"),
+]
+ScoreImages = Annotated[int, Field(ge=1, description="examples for the importance")]
 
 
 def squared_gradients(

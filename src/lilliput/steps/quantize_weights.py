@@ -17,8 +17,8 @@ from lilliput.distill.learned_steps import Grid, LearnedSteps
 from lilliput.distill.loop import Schedule
 from lilliput.distill.teaching import Lesson, check_teachable, taught
 from lilliput.network import Network
-from lilliput.prune.codebooks import entropy
-from lilliput.prune.curvature import importance_of
+from lilliput.prune.codebooks import Economy, entropy
+from lilliput.prune.curvature import Importance, ScoreImages, importance_of
 from lilliput.prune.from_context import repairer
 from lilliput.prune.grids import Array, economical_integers, fit_steps, integers, limit_of
 from lilliput.prune.weights import by_glob, density_of, weights_of
@@ -45,16 +45,10 @@ class QuantizeWeights(Step):
         default_factory=dict, description="bits of single layers, by globs"
     )
     per: Literal["tensor", "channel"] = Field("tensor", description="what has a step of its own")
-    importance: Literal["none", "fisher"] = Field(
-        "none", description="whether errors count as much as the outputs care for the weight"
-    )
-    economy: float = Field(
-        0.0,
-        ge=0,
-        description="squared error, as a share of the mean squared weight, that one bit may cost",
-    )
+    importance: Importance = "none"
+    economy: Economy = 0.0
     protect: tuple[str, ...] = Field((), description="globs of layers that stay as they are")
-    score_images: int = Field(256, ge=1, description="examples for the importance")
+    score_images: ScoreImages = 256
     bn_images: int = Field(512, ge=0, description="examples for batch-norm statistics")
     epochs: int = Field(0, ge=0, description="passes over the training split, weights rounded")
     learning_rate: LearningRate = 0.01

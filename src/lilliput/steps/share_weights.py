@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from lilliput.context import Context
 from lilliput.distill.loop import Schedule
 from lilliput.distill.teaching import Lesson, check_teachable, taught
 from lilliput.network import Network
-from lilliput.prune.codebooks import Floats, Start, economize, entropy, kmeans
-from lilliput.prune.curvature import importance_of
+from lilliput.prune.codebooks import Economy, Floats, Start, economize, entropy, kmeans
+from lilliput.prune.curvature import Importance, ScoreImages, importance_of
 from lilliput.prune.from_context import repairer
 from lilliput.prune.weights import by_glob, weights_of
 from lilliput.steps.base import STAGES, Kind, Step
@@ -44,19 +44,13 @@ class ShareWeights(Step):
         default_factory=dict, description="values of single layers, by globs"
     )
     start: Start = Field("linear", description="first values of k-means")
-    importance: Literal["none", "fisher"] = Field(
-        "none", description="whether errors count as much as the outputs care for the weight"
-    )
-    economy: float = Field(
-        0.0,
-        ge=0,
-        description="squared error, as a share of the mean squared weight, that one bit may cost",
-    )
+    importance: Importance = "none"
+    economy: Economy = 0.0
     bias_values: int = Field(
         0, ge=0, le=4096, description="values of all biases together; 0: biases stay as they are"
     )
     protect: tuple[str, ...] = Field((), description="globs of layers that share nothing")
-    score_images: int = Field(256, ge=1, description="examples for the importance")
+    score_images: ScoreImages = 256
     bn_images: int = Field(512, ge=0, description="examples for batch-norm statistics")
     epochs: int = Field(0, ge=0, description="passes over the training split, for the values")
     learning_rate: LearningRate = 1e-3
