@@ -85,6 +85,8 @@ def figure_text(row: Row) -> str:
     if row.figure is None:
         return "open"
     text = f"{number(row.figure)} {row.unit}".strip()
+    if row.unit == "B":
+        text = re.sub(r"(?<=[kMG]) B$", "B", text)
     if row.interval is not None:
         text += f" [{number(row.interval[0])}, {number(row.interval[1])}]"
     return text

@@ -196,6 +196,14 @@ def test_numbers_are_short(value: float, text: str) -> None:
     assert tables.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("figure", "unit", "text"),
+    [(102_216, "B", "102.2 kB"), (812, "B", "812 B"), (20.1e6, "MACs", "20.1 M MACs")],
+)
+def test_sizes_are_written_as_sizes(figure: float, unit: str, text: str) -> None:
+    assert tables.figure_text(Row(name="size", figure=figure, unit=unit)) == text
+
+
 def test_the_command_tells_what_was_missed(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
