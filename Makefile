@@ -6,9 +6,6 @@ STAMP   := $(VENV)/.installed-dev
 RUN     ?= runs/demo
 WORKERS ?= 2
 
-# Where this is set, each of the many processes that tests start compiles all modules anew.
-unexport PYTHONDONTWRITEBYTECODE
-
 .PHONY: help demo test slow check docs claims clean
 
 help:            ## list the targets
