@@ -208,7 +208,7 @@ def _reference(original: Candidate, context: Context) -> Candidate:
 
 
 def measure(
-    files: Sequence[Candidate], prepared: Prepared, *, key: str = "measured", **limit: float
+    files: Sequence[Candidate], prepared: Prepared, *, key: str = "measured"
 ) -> list[Candidate]:
     """Reference first, then every file that runs: cost, validation quality, latency beside it.
 
@@ -218,13 +218,12 @@ def measure(
         files: All but the reference.
         prepared: Context and reference.
         key: Under which the journal keeps the figures.
-        limit: `max_seconds` of a session of timing; the context's unless given.
     """
     context = prepared.context
     scored = _scored(files, prepared)
 
     def work() -> dict[str, Any]:
-        timed = _timed(scored, context, **limit)
+        timed = _timed(scored, context)
         return {"candidates": [store(c, context) for c in label_gains(timed)]}
 
     done = context.journal.once(f"{key} {'+'.join(c.id for c in scored[1:])}", work)
@@ -257,12 +256,12 @@ def _scored(files: Sequence[Candidate], prepared: Prepared) -> list[Candidate]:
     return [restore(done["candidate"], context) for done in found]
 
 
-def _timed(candidates: Sequence[Candidate], context: Context, **limit: float) -> list[Candidate]:
+def _timed(candidates: Sequence[Candidate], context: Context) -> list[Candidate]:
     """All with their latency beside the first; one that crashes the runtime is left out."""
     reference, *others = candidates
     while True:
         try:
-            return with_latency([reference, *others], reference, context, **limit)
+            return with_latency([reference, *others], reference, context)
         except LilliputError as error:
             culprit = next((c for c in others if c.the_artifact().path.name == error.at), None)
             if culprit is None:
@@ -307,7 +306,8 @@ def leave_best_so_far(files: Sequence[Candidate], prepared: Prepared, run: RunFo
         return
     context.progress.say(f"stopping: measuring the {len(files)} files that are there")
     try:
-        measured = measure(files, prepared, key="so far", max_seconds=LAST_SECONDS)
+        brief = replace(prepared, context=replace(context, timing_seconds=LAST_SECONDS))
+        measured = measure(files, brief, key="so far")
         best, missed = recommend(pareto(measured), context.budget)
         if best is not None:
             run.deliver(best.the_artifact())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,6 @@ import pytest
 
 import lilliput
 from lilliput.errors import LilliputError, Missing, Mistakes, Refused
-from lilliput.meter.candidates import with_latency
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
 from lilliput.runtimes.base import RUNTIMES
@@ -54,8 +52,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def briefly_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second of timing in place of twenty: what comes of a clock is not compared here."""
-    brief = functools.partial(with_latency, max_seconds=0.5)
-    monkeypatch.setattr("lilliput.pipeline.with_latency", brief)
+    monkeypatch.setattr("lilliput.pipeline.timing_seconds", lambda _: 0.5)
 
 
 def test_check_says_what_running_would_do(project: Path):

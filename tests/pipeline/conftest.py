@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
 
 from lilliput import pipeline
-from lilliput.steps import quantize
 from lilliput.testing import tiny_network
 
 MODEL = """
@@ -41,5 +39,4 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second each: what is tested here is that figures are taken, not how exactly."""
-    monkeypatch.setattr(pipeline, "with_latency", partial(pipeline.with_latency, max_seconds=1.0))
-    monkeypatch.setattr(quantize, "COMPARISON_SECONDS", 1.0)
+    monkeypatch.setattr(pipeline, "timing_seconds", lambda _: 1.0)

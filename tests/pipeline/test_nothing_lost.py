@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,12 +67,8 @@ CHAIN = "original-prune_channels-distill"
 
 @pytest.fixture(autouse=True)
 def very_short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    brief = partial(pipeline.with_latency, max_seconds=0.3)
-
-    def timed(*given: Any, **limit: float) -> list[Candidate]:
-        return brief(*given, **dict.fromkeys(limit, 0.3))
-
-    monkeypatch.setattr(pipeline, "with_latency", timed)
+    monkeypatch.setattr(pipeline, "timing_seconds", lambda _: 0.3)
+    monkeypatch.setattr(pipeline, "LAST_SECONDS", 0.3)
 
 
 def recipe(home: Path, more: str = "", runtime: str = "onnxruntime") -> Recipe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from tensorboard.backend.event_processing.event_multiplexer import EventMultiple
 import lilliput
 from lilliput import cli
 from lilliput.errors import Missing
-from lilliput.meter.candidates import with_latency
 from lilliput.track import base
 
 NET = """\
@@ -37,8 +35,7 @@ stages:
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    brief = functools.partial(with_latency, max_seconds=0.3)
-    monkeypatch.setattr("lilliput.pipeline.with_latency", brief)
+    monkeypatch.setattr("lilliput.pipeline.timing_seconds", lambda _: 0.3)
     return tmp_path / "recipe.yaml"
 
 

@@ -48,15 +48,13 @@ def with_latency(
     candidates: Sequence[Candidate],
     reference: Candidate,
     context: Context,
-    *,
-    max_seconds: float | None = None,
 ) -> list[Candidate]:
     """All candidates timed on the target, each in one session with the reference file.
 
     A packed file is the same network, once loaded, as the plain file that is in it: it takes that
     one's figures, since two timings of one thing would only rank their noise.
 
-    `max_seconds` is for one session of up to `FILES_A_SESSION` files; the context's unless given.
+    A session of up to `FILES_A_SESSION` files takes at most the context's `timing_seconds`.
     """
     same = _plain_twins(candidates)
     timed: list[Candidate] = []
@@ -65,7 +63,7 @@ def with_latency(
         timings = compare_files(
             files,
             reference.id,
-            max_seconds=context.timing_seconds if max_seconds is None else max_seconds,
+            max_seconds=context.timing_seconds,
             seed=context.derived_seed("stopwatch") % 2**32,
             progress=context.progress,
         )

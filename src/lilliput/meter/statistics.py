@@ -10,6 +10,7 @@ Statistics 17, 1989), since disturbances last longer than a round.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -50,30 +51,33 @@ def bootstrap_medians(runs: Runs, drawn: NDArray[np.float64]) -> NDArray[np.floa
     """
     order = np.argsort(runs, axis=None, kind="stable")
     values, owners = runs.reshape(-1)[order], order // runs.shape[1]
-    low, high = (
-        values[_reached(owners, drawn, rank)] for rank in ((runs.size - 1) // 2, runs.size // 2)
-    )
+    middles = ((runs.size - 1) // 2, runs.size // 2)
+    low, high = (values[places] for places in _reached(owners, drawn, middles))
     return np.asarray((low + high) / 2.0)
 
 
-def _reached(owners: NDArray[np.intp], drawn: NDArray[np.float64], rank: int) -> NDArray[np.intp]:
-    """Where each resample's value of this rank (from 0) is among all sorted values.
+def _reached(
+    owners: NDArray[np.intp], drawn: NDArray[np.float64], ranks: tuple[int, ...]
+) -> Iterator[NDArray[np.intp]]:
+    """For each rank (from 0), where each resample's value of it is among all sorted values.
 
     Args:
         owners: (values,): the round of each sorted value.
         drawn: (rounds, resamples): how often each resample has that round.
+        ranks: Of the values of a resample.
     """
     rounds, resamples = drawn.shape
     length = math.isqrt(len(owners)) + 1
     blocks = np.arange(len(owners)) // length
     members = np.bincount(blocks * rounds + owners, minlength=(blocks[-1] + 1) * rounds)
     upto = np.cumsum(members.reshape(-1, rounds) @ drawn, axis=0)
-    block = np.count_nonzero(upto <= rank, axis=0)
     column = np.arange(resamples)
-    before = np.where(block > 0, upto[block - 1, column], 0.0)
-    places = np.minimum(block * length + np.arange(length)[:, None], len(owners) - 1)
-    inside = before + np.cumsum(drawn[owners[places], column], axis=0)
-    return np.asarray(block * length + np.count_nonzero(inside <= rank, axis=0))
+    for rank in ranks:
+        block = np.count_nonzero(upto <= rank, axis=0)
+        before = np.where(block > 0, upto[block - 1, column], 0.0)
+        places = np.minimum(block * length + np.arange(length)[:, None], len(owners) - 1)
+        inside = before + np.cumsum(drawn[owners[places], column], axis=0)
+        yield block * length + np.count_nonzero(inside <= rank, axis=0)
 
 
 def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -110,7 +110,9 @@ class Recipe(Noun):
     target: Target = Field(default_factory=Target, description="where the files will run")
     budget: Budget = Field(default_factory=Budget, description="limits that a file should keep")
     seed: int = Field(0, ge=0, lt=2**63, description="fixes everything that is not a clock")
-    time_budget_minutes: float | None = Field(None, gt=0, description="time to seek better files")
+    time_budget_minutes: float | None = Field(
+        None, gt=0, description="time that is planned for; bounds each timing of files"
+    )
     device: str = Field("cpu", description="where networks are trained")
     train_threads: int = Field(1, ge=1, le=1024, description="threads of a training")
     train_precision: Precision = Field(

@@ -36,7 +36,6 @@ from lilliput.steps.base import STAGES, Kind, Step
 if TYPE_CHECKING:
     import onnx
 
-COMPARISON_SECONDS = 10.0
 _NONE = np.zeros(0)
 
 
@@ -249,7 +248,7 @@ class _Trials:
             name: (write_model(model, self.folder / f"{name}.onnx"), target)
             for name, model in (("first", first), ("second", second))
         }
-        seconds = min(COMPARISON_SECONDS, self.context.timing_seconds / 2)
+        seconds = self.context.timing_seconds / 2
         for attempt in range(2):
             seed = self.context.derived_seed("quantize", "stopwatch", attempt) % 2**32
             timing = compare_files(files, "second", max_seconds=seconds, seed=seed)["first"]
