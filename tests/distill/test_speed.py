@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lilliput.distill.loop import Schedule, train
-from lilliput.distill.losses import Hints, Imitation, Truth
+from lilliput.distill.losses import Hints, Imitation, Observed, Truth
 from lilliput.distill.sources import Examples
 from lilliput.distill.speed import Gear, best_gear, torch_threads
 from lilliput.testing.tiny import tiny_context, tiny_network
@@ -71,6 +71,40 @@ def test_a_training_in_bfloat16_leaves_float32_weights_near_those_of_float32(
     moved = sum(float((first[n] - student.module.get_parameter(n)).detach().norm()) for n in first)
     apart = sum(float((first[n] - second[n]).detach().norm()) for n in first)
     assert 0 < apart < 0.2 * moved
+
+
+def test_a_teacher_answers_in_the_precision_of_the_training_and_is_heard_in_float32(
+    tmp_path: Path,
+) -> None:
+    context = replace(tiny_context(tmp_path), train_precision="bfloat16")
+    teacher = tiny_network(seed=3)
+    tap = next(n for n, m in teacher.module.named_modules() if isinstance(m, nn.Conv2d))
+    heard: list[tuple[Tensor, Tensor, Tensor]] = []
+    shown: list[tuple[Tensor, ...]] = []
+
+    class Noted(Examples):
+        def epoch(self, rng):  # type: ignore[no-untyped-def]
+            for inputs, target in super().epoch(rng):
+                shown.append(inputs)
+                yield inputs, target
+
+    class Listener(Truth):
+        def __call__(self, seen: Observed) -> Tensor:
+            assert seen.teacher_output is not None
+            with torch.no_grad():
+                exact = teacher.module.eval()(*shown[-1])
+            heard.append((seen.teacher_output, seen.teacher_features[tap], exact))
+            return super().__call__(seen)
+
+    source = Noted(context.data, context.task, teacher.preprocessing, 32)
+    schedule = Schedule(epochs=1, learning_rate=0.01)
+    terms = [Listener(context.task, taps=(tap,))]
+    train(tiny_network(), terms, source, schedule, context, key="heard", teacher=teacher)
+    for answer, features, exact in heard:
+        assert answer.dtype == features.dtype == torch.float32
+        apart = float((answer - exact).norm() / exact.norm())
+        # Rounded to 8 bits, in a few layers; float32 is a thousand times nearer.
+        assert 1e-4 < apart < 0.02
 
 
 def test_a_training_in_bfloat16_is_silent(

@@ -253,9 +253,10 @@ class _Job:
     def _teach(self, inputs: tuple[Tensor, ...]) -> Answer:
         if self.teacher is None:
             return None, {}
-        with torch.no_grad(), Taps(self.teacher, self.teacher_taps) as tapped:
+        taps = Taps(self.teacher, self.teacher_taps)
+        with torch.no_grad(), self.fabric.autocast(), taps as tapped:
             output = flat_outputs(self.teacher(*inputs))[0]
-        return output, tapped.features
+        return output.float(), {tap: x.float() for tap, x in tapped.features.items()}
 
     def facts(self) -> dict[str, float]:
         return {name: value for c in self.companions for name, value in c.facts().items()}
