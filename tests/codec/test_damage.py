@@ -14,6 +14,8 @@ import pytest
 from lilliput.codec.container import DEFAULT_LIMIT, decode, decode_with_bill, encode
 from lilliput.errors import Refused
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
 HEADER = struct.Struct("<3sBIIQII")
 """Of version 1, which is read still."""
 SLACK = 12_000_000

@@ -127,7 +127,9 @@ def _levels(steps: Words | np.uint64, whole: NDArray[np.float64]) -> Words:
 
 def _numbers(words: Words | np.uint64) -> NDArray[np.float64]:
     numbers: NDArray[np.float64] = np.asarray(words).astype(np.uint32).view(np.float32)
-    return numbers.astype(np.float64)
+    # A damaged file may hold signalling NaNs.
+    with np.errstate(invalid="ignore"):
+        return numbers.astype(np.float64)
 
 
 def _words(numbers: NDArray[np.float32] | np.float32) -> Words:

@@ -151,7 +151,9 @@ def _stored(row: Numbers, kind: int) -> bytes:
     if kind in FLOATS:
         form, stored = FLOATS[kind]
         numbers = row.view(np.float64) if form.whole else row
-        return numbers.astype(stored).tobytes()
+        # A damaged file may hold signalling NaNs, and numbers too large for what it declares.
+        with np.errstate(invalid="ignore", over="ignore"):
+            return numbers.astype(stored).tobytes()
     narrow = row.astype(np.uint8)
     if kind in (2, 3):
         return narrow.tobytes()
