@@ -130,6 +130,14 @@ def test_widths_off_the_grid_are_listed(chain: Callable[..., Path]) -> None:
     assert explain(chain(16, "conv1x1"), Target(), widths=profile).off_grid == ()
 
 
+def test_the_width_of_a_grouped_layer_is_that_of_each_group(chain: Callable[..., Path]) -> None:
+    # users-ask 2
+    profile = WidthProfile(target=Target(), table={"grouped/fp32": {8: 1e-6, 12: 4e-6, 16: 2e-6}})
+    found = explain(chain(12, "grouped"), Target(), widths=profile)
+    assert {(w.kind, w.width, w.better) for w in found.off_grid} == {("grouped3x3", 48, 64)}
+    assert explain(chain(16, "grouped"), Target(), widths=profile).off_grid == ()
+
+
 def advice_on(path: Path, target: Target | None = None) -> str:
     return " ".join(explain(path, target or Target()).advice)
 

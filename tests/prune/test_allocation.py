@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from lilliput.artifact import TensorSpec
 from lilliput.errors import Mistakes, Refused
+from lilliput.network import Network
 from lilliput.prune import analyse, cut
 from lilliput.prune.allocation import Policy, allocate, multiples_of
 from lilliput.prune.importance import class_scores
@@ -155,6 +158,35 @@ def test_the_kind_of_layer_reaches_the_grid():
 
     allocate(analysis, scores, Policy(round_width=round_width), ratio=0.3)
     assert asked == {"conv3x3", "conv1x1", "depthwise"}
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.4, 0.6])
+def test_each_group_of_a_grouped_convolution_is_on_the_grid_on_both_sides(ratio):  # users-ask 2
+    module = nn.Sequential(
+        nn.Conv2d(3, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(32, 5, 1),
+    )
+    network = Network(
+        module.eval(), (TensorSpec(name="x", shape=(None, 3, 12, 12)),), name="grouped"
+    )
+    analysis = analyse(network)
+    scores = class_scores(network, analysis, "l2")
+    asked = set()
+
+    def round_width(width, kind):
+        asked.add((width, kind))
+        return -(-width // 8) * 8 if kind == "grouped" else width
+
+    plan = allocate(analysis, scores, Policy(scope="local", round_width=round_width), ratio=ratio)
+    smaller = analyse(cut(network, analysis, plan.classes), prove=False)
+    layer = next(layer for layer in smaller.layers if layer.path == "2")
+    assert layer.groups == 2
+    assert len(layer.inputs) // 2 in (8, 16)
+    assert len(layer.outputs) // 2 in (8, 16)
+    assert max(width for width, kind in asked if kind == "grouped") <= 16
 
 
 def test_layers_fed_by_several_groups_count_what_others_keep():

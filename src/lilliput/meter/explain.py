@@ -131,13 +131,19 @@ def _computes_int8(node: NodeTime) -> bool:
 
 
 def _off_grid(cost: Cost, widths: WidthProfile) -> tuple[OffGrid, ...]:
-    kinds = {"conv3x3": "conv3x3", "conv1x1": "conv1x1", "depthwise3x3": "depthwise"}
+    kinds = {
+        "conv3x3": "conv3x3",
+        "conv1x1": "conv1x1",
+        "depthwise3x3": "depthwise",
+        "grouped3x3": "grouped",
+    }
     found = []
     for layer in cost.layers:
         kind = kinds.get(layer.kind)
         if kind is None or f"{kind}/{layer.precision}" not in widths.table:
             continue
-        better = widths.round(layer.outputs, kind, layer.precision)
+        parts = layer.groups if kind == "grouped" else 1
+        better = parts * widths.round(layer.outputs // parts, kind, layer.precision)
         if better > layer.outputs:
             entry = OffGrid(layer=layer.name, kind=layer.kind, width=layer.outputs, better=better)
             found.append(entry)

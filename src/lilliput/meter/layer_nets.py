@@ -9,9 +9,10 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-KINDS = ("conv3x3", "conv1x1", "depthwise")
+KINDS = ("conv3x3", "conv1x1", "depthwise", "grouped")
 PRECISIONS = ("fp32", "int8")
 LAYERS = 4
+GROUPS = 4
 SIDE = 16
 OPSET, IR_VERSION = 17, 8
 
@@ -28,12 +29,15 @@ def layer_chain(
 ) -> onnx.ModelProto:
     """`layers` convolutions with ReLU, `width` channels each, on (1, width, side, side).
 
+    "grouped": 3×3, with so many channels in each of four groups.
+
     int8: unsigned activations and signed weights with a scale per channel between quantize and
     dequantize operators, as `quantize` writes them; `weight_bits` 7 leaves the pairs of products
     room in 16 bits, for CPUs that saturate.
     """
     from onnx import TensorProto, helper
 
+    width *= GROUPS if kind == "grouped" else 1
     chain = _Chain(width, kind, weight_bits=weight_bits, seed=seed)
     value = "input"
     for index in range(layers):
@@ -61,7 +65,7 @@ class _Chain:
 
     def __init__(self, width: int, kind: str, *, weight_bits: int, seed: int) -> None:
         self._width, self._kind = width, kind
-        self._groups = width if kind == "depthwise" else 1
+        self._groups = {"depthwise": width, "grouped": GROUPS}.get(kind, 1)
         self._side = 1 if kind == "conv1x1" else 3
         self._limit = 2 ** (weight_bits - 1) - 1
         self._rng = np.random.default_rng(seed)

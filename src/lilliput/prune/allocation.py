@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lilliput.errors import Refused
 from lilliput.prune.analysis import Analysis, Group
 from lilliput.prune.importance import Scores
 
 RoundWidth = Callable[[int, str], int]
-"""(width, kind of layer) → the width that the target runs best in its place."""
+"""(width, kind of layer) → the width that the target runs best in its place; of a grouped
+convolution, the width of each of its groups."""
 
 Normalise = Literal["mean", "macs", "none"]
 
@@ -198,17 +200,37 @@ class _Chooser:
         return Allocation(self.gone(kept), kept)
 
 
+@dataclass(frozen=True)
+class _Face:
+    """Channels of a layer whose number decides how fast it is; in `groups` equal parts."""
+
+    classes: NDArray[np.int64]
+    kind: str
+    macs: float
+    groups: int
+
+
+def _faces(analysis: Analysis) -> Iterator[_Face]:
+    """What every layer gives; of grouped convolutions what they read too, for their kernels want
+    whole blocks of channels on both sides.
+    """
+    for layer in analysis.layers:
+        sides = [layer.outputs, layer.inputs if layer.groups > 1 else None]
+        for classes in sides:
+            if classes is not None:
+                yield _Face(classes, layer.kind, max(layer.macs, 1.0), layer.groups)
+
+
 class _Grid:
     """Widths of layers as groups shrink, and the counts that put most of the work on the grid."""
 
     def __init__(self, chooser: _Chooser, round_width: RoundWidth) -> None:
         self.chooser, self.round_width = chooser, round_width
-        self.layers = [layer for layer in chooser.analysis.layers if layer.outputs is not None]
+        self.faces = list(_faces(chooser.analysis))
         self.held: dict[Group, list[tuple[int, int]]] = {group: [] for group in chooser.ranked}
-        self.holders: list[list[tuple[Group, int]]] = [[] for _ in self.layers]
-        for place, layer in enumerate(self.layers):
-            assert layer.outputs is not None
-            known = layer.outputs[layer.outputs >= 0]
+        self.holders: list[list[tuple[Group, int]]] = [[] for _ in self.faces]
+        for place, face in enumerate(self.faces):
+            known = face.classes[face.classes >= 0]
             counts = np.bincount(known, minlength=chooser.analysis.class_count)
             for group, ranked in chooser.ranked.items():
                 if counts[ranked[0]]:
@@ -216,14 +238,12 @@ class _Grid:
                     self.holders[place].append((group, int(counts[ranked[0]])))
 
     def width(self, place: int, kept: Mapping[Group, int]) -> int:
-        """Outputs of a layer when each group keeps so many of its free classes."""
-        outputs = self.layers[place].outputs
-        assert outputs is not None
+        """Channels of a face when each group keeps so many of its free classes."""
         lost = sum(
             (len(self.chooser.ranked[group]) - kept[group]) * each
             for group, each in self.holders[place]
         )
-        return len(outputs) - lost
+        return len(self.faces[place].classes) - lost
 
     def nearest(self, group: Group, kept: Mapping[Group, int]) -> int:
         """How many classes the group should keep instead; a group that loses none is left so."""
@@ -233,8 +253,7 @@ class _Grid:
         widths = [(place, each, self.width(place, kept)) for place, each in self.held[group]]
         moves = {0}
         for place, each, width in widths:
-            target = self.round_width(width, self.layers[place].kind)
-            moves.add(-((width - target) // each))
+            moves.add(-((width - self._rounded(place, width)) // each))
         least = self.chooser.least(group)
         moves = {min(max(move, least - kept[group]), whole - kept[group]) for move in moves}
         return kept[group] + max(
@@ -250,12 +269,16 @@ class _Grid:
             if self.nearest(group, {**kept, group: count}) == count
         )
 
+    def _rounded(self, place: int, width: int) -> int:
+        face = self.faces[place]
+        return self.round_width(width // face.groups, face.kind) * face.groups
+
     def _work(self, widths: list[tuple[int, int, int]], move: int) -> float:
         """Multiply-adds of the layers that are on the grid, or whole, after the move."""
         total = 0.0
         for place, each, width in widths:
-            layer, moved = self.layers[place], width + move * each
-            whole = moved == len(self.layers[place].outputs)  # type: ignore[arg-type]
-            if whole or (moved > 0 and self.round_width(moved, layer.kind) == moved):
-                total += max(layer.macs, 1.0)
+            moved = width + move * each
+            whole = moved == len(self.faces[place].classes)
+            if whole or (moved > 0 and self._rounded(place, moved) == moved):
+                total += self.faces[place].macs
         return total

@@ -48,8 +48,9 @@ class Stored:
 class Layer:
     """A convolution or linear map. `inputs` and `outputs` hold the class of each channel, -1 for
     one that is not tied to any parameter; None where it reads or gives something else.
-    `kind` is "conv3x3" (any kernel larger than 1×1), "conv1x1", "depthwise", "linear" or
-    "embedding"; `macs` are those for one example.
+    `kind` is "conv3x3" (any kernel larger than 1×1), "conv1x1", "depthwise", "grouped", "linear"
+    or "embedding"; `macs` are those for one example, `groups` those of a grouped
+    convolution.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Layer:
     inputs: NDArray[np.int64] | None
     outputs: NDArray[np.int64] | None
     weight: str | None
+    groups: int = 1
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ def grid(context: Context, multiple_of: int | Literal["auto"]) -> RoundWidth | N
         return None if multiple_of == 1 else multiples_of(multiple_of)
     if context.target.runtime in UNGRIDDED:
         return None
+    from lilliput.meter.layer_nets import KINDS
     from lilliput.meter.widths import width_profile
 
     try:
@@ -137,9 +138,8 @@ def grid(context: Context, multiple_of: int | Literal["auto"]) -> RoundWidth | N
     except LilliputError as error:
         context.journal.note("no width profile", why=str(error), instead="multiples of 4")
         return multiples_of(4)
-    kinds = {"conv3x3", "conv1x1", "depthwise"}
 
     def round_width(width: int, kind: str) -> int:
-        return profile.round(max(width, 1), kind if kind in kinds else "conv1x1")
+        return profile.round(max(width, 1), kind if kind in KINDS else "conv1x1")
 
     return round_width

@@ -225,7 +225,7 @@ class _Draft:
         for note in self.ledger.layers:
             inputs, outputs = self._classes(note.inputs), self._classes(note.outputs)
             macs = note.macs / self.batch
-            yield Layer(note.path, note.kind, macs, inputs, outputs, note.weight)
+            yield Layer(note.path, note.kind, macs, inputs, outputs, note.weight, note.groups)
 
     def _classes(self, dim: Dim) -> NDArray[np.int64] | None:
         return None if isinstance(dim, str) else self.class_of[dim]

@@ -70,8 +70,8 @@ class Cost:
 class LayerNote:
     """A convolution or linear map met in the run: the labels of what it reads and what it gives.
 
-    `kind` is "conv3x3" (any kernel larger than 1×1), "conv1x1", "depthwise", "linear" or
-    "embedding".
+    `kind` is "conv3x3" (any kernel larger than 1×1), "conv1x1", "depthwise", "grouped", "linear"
+    or "embedding"; `groups` are those of a grouped convolution.
     """
 
     path: str
@@ -80,6 +80,7 @@ class LayerNote:
     inputs: Dim
     outputs: Dim
     weight: str | None
+    groups: int = 1
 
 
 @dataclass
