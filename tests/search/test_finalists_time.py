@@ -29,6 +29,8 @@ from lilliput.testing import tiny_context, tiny_network
         ({"finalists": 2}, 1, 44, 0),
         ({"finalists": 5}, 2, 20, 40 / 3),
         ({"finalists": 5}, 1, 40, 20),
+        ({"finalists": 1}, 3, 30, 30),
+        ({"finalists": 1}, 3, 56, 0),
         ({"finalists": 2, "epochs": 3}, 1, 40, 0),
         ({"finalists": 2, "epochs": 3}, 1, 30, 30),
     ],
@@ -51,6 +53,45 @@ def test_a_further_finalist_gets_what_is_left_if_that_is_worth_a_training(
         assert again == pytest.approx(minutes), "a resumed run decides anew"
 
 
+def trainings_of(
+    step: Shrink,
+    costs: dict[str, float],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    minutes: float,
+    seconds_a_step: float,
+    max_drop: float | None,
+    most_epochs: int = 1000,
+) -> list[tuple[str, int]]:
+    """(architecture, epochs) of the full trainings, of 100 steps an epoch, by a clock of its own.
+
+    Each loses two points; the dearer ones lost less after their short trainings.
+    """
+    clock, asked = [0.0], []
+
+    def trained(one: Any, training: Any, epochs: int, context: Any) -> Candidate:
+        asked.append((one.architecture.key, epochs))
+        clock[0] += epochs * 100 * seconds_a_step
+        drop = Measurement(quantity="proxy_drop", value=2.0, unit="%", estimated=True)
+        return Candidate(one.architecture.key, network=tiny_network()).measured(drop)
+
+    monkeypatch.setattr(shrink, "trained_in_full", trained)
+    monkeypatch.setattr(shrink, "epoch_steps", lambda training, context: 100)
+    monkeypatch.setattr(shrink, "MOST_EPOCHS", most_epochs)
+    monkeypatch.setattr(shrink, "MOST_STEPS", 0)
+    monkeypatch.setattr(shrink.time, "monotonic", lambda: clock[0])
+    pace = Pace(seconds_a_step)
+    screened = [Screened(key, cost, 1.0, 3.0 / cost, pace) for key, cost in costs.items()]
+    considered = [Considered(Architecture(one.key, (), 0.0, ()), None, 1) for one in screened]
+    with JournalFile(tmp_path / "journal.jsonl") as journal:
+        context = tiny_context(tmp_path)
+        context = replace(context, journal=journal, budget=Budget(max_drop=max_drop))
+        original, training = context.original, Training(0.03, 32, 10)
+        list(step._finalists(original, considered, screened, training, minutes, context))
+    return asked
+
+
 @pytest.mark.parametrize(
     ("max_drop", "seconds_a_step", "epochs"),
     [
@@ -66,26 +107,30 @@ def test_the_first_finalist_gets_all_the_time_where_half_is_too_little(
     seconds_a_step: float,
     epochs: list[int],
 ) -> None:
-    clock, asked = [0.0], []
+    asked = trainings_of(
+        Shrink(minutes=200 / 60),
+        {"a": 1, "b": 2},
+        tmp_path,
+        monkeypatch,
+        minutes=200 / 60,
+        seconds_a_step=seconds_a_step,
+        max_drop=max_drop,
+    )
+    assert [epochs for _, epochs in asked] == epochs
 
-    def trained(one: Any, training: Any, epochs: int, context: Any) -> Candidate:
-        asked.append(epochs)
-        clock[0] += epochs * 100 * seconds_a_step
-        drop = Measurement(quantity="proxy_drop", value=2.0, unit="%", estimated=True)
-        return Candidate(one.architecture.key, network=tiny_network()).measured(drop)
 
-    monkeypatch.setattr(shrink, "trained_in_full", trained)
-    monkeypatch.setattr(shrink, "epoch_steps", lambda training, context: 100)
-    monkeypatch.setattr(shrink, "MOST_EPOCHS", 1000)
-    monkeypatch.setattr(shrink.time, "monotonic", lambda: clock[0])
-    pace = Pace(seconds_a_step)
-    screened = [Screened(key, cost, 1.0, 3.0 / cost, pace) for key, cost in (("a", 1), ("b", 2))]
-    considered = [Considered(Architecture(one.key, (), 0.0, ()), None, 1) for one in screened]
-    minutes = 200 / 60
-    with JournalFile(tmp_path / "journal.jsonl") as journal:
-        context = tiny_context(tmp_path)
-        context = replace(context, journal=journal, budget=Budget(max_drop=max_drop))
-        step, training = Shrink(minutes=minutes), Training(0.03, 32, 10)
-        original = context.original
-        list(step._finalists(original, considered, screened, training, minutes, context))
-    assert asked == epochs
+@pytest.mark.parametrize(("minutes", "trained"), [(1000 / 60, 4), (230 / 60, 2), (None, 1)])
+def test_while_time_lasts_a_better_one_is_sought(  # users-ask 14
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float | None, trained: int
+) -> None:
+    asked = trainings_of(
+        Shrink(minutes=minutes, finalists=1),
+        {"a": 1, "b": 2, "c": 3, "d": 4},
+        tmp_path,
+        monkeypatch,
+        minutes=minutes or 1000 / 60,
+        seconds_a_step=0.1,
+        max_drop=None,
+        most_epochs=10,
+    )
+    assert len({key for key, _ in asked}) == len(asked) == trained

@@ -63,7 +63,9 @@ class Shrink(Search):
     protect: tuple[str, ...] = Field((), description="layers (globs) whose widths stay")
     architectures: int = Field(8, ge=1, description="how many get a short training")
     screen_steps: int = Field(60, ge=0, description="batches of the short training")
-    finalists: int = Field(2, ge=1, description="how many are trained in full")
+    finalists: int = Field(
+        2, ge=1, description="how many are trained in full; with `minutes` more, while they last"
+    )
     epochs: int | None = Field(None, ge=0, description="of a full training; unset: as time allows")
     minutes: float | None = Field(
         None, gt=0, description="time for it all: ranking, screening, trainings"
@@ -114,7 +116,7 @@ class Shrink(Search):
         allowed = None if allowed is None else allowed * self.reserve
         final: dict[str, float] = {}
         began = time.monotonic()
-        while len(final) < self.finalists:
+        while self.minutes is not None or len(final) < self.finalists:
             share = self._minutes_for_next(began, len(final), minutes, context)
             epochs_of = self._epochs_of(screened, training, share, context)
             if allowed is not None and not final and max([0, *epochs_of.values()]) < ENOUGH_EPOCHS:
@@ -162,7 +164,8 @@ class Shrink(Search):
             left = minutes - spent
             if left < least:
                 return {"minutes": 0.0}
-            return {"minutes": left / max(min(self.finalists - finished, int(left / least)), 1)}
+            others = max(min(self.finalists - finished, int(left / least)), 1)
+            return {"minutes": left / others}
 
         return float(context.journal.once(f"time for finalist {finished + 1}", decide)["minutes"])
 
