@@ -26,6 +26,11 @@ PACKED_SHARE = 0.3
 SHARE_FOR_SEARCH = 0.85
 """Of the time budget: ranking, screening, training. The rest is quantizing and measuring."""
 
+SHARE_FOR_ZEROS = 0.2
+"""Of the time budget, where the size is limited: single weights of the uncut network go."""
+
+SPARSE_EPOCHS = 30
+
 MINUTES_FOR_FILES = 0.2
 """What quantizing and measuring take even where the network is tiny."""
 
@@ -93,7 +98,7 @@ def stages_for(
     """The recipe's stages for these goals: what an `.onnx` file allows, or the whole chain.
 
     Where the size is limited, files that are too large are packed, with as many bits a weight as
-    the limit leaves.
+    the limit leaves. Where these would be too few, single weights go first, in a training.
     """
     sized = budget.max_bytes is not None
     packed: list[dict[str, Any]] = [{"quantize": {"rate": "size"}}, {"pack": {"when": "needed"}}]
@@ -101,17 +106,24 @@ def stages_for(
     if is_file:
         return files
     shrink: dict[str, Any] = {"packed": PACKED_SHARE} if sized else {}
+    sparse: dict[str, Any] = {
+        "density": "size",
+        "epochs": SPARSE_EPOCHS if epochs is None else epochs,
+    }
     if epochs is not None:
         shrink["epochs"] = epochs
     if time_budget_minutes is not None:
-        shrink |= shrink_settings(time_budget_minutes)
-    return [{"shrink": shrink}, {"export": {}}, *files]
+        share = SHARE_FOR_ZEROS if sized else 0.0
+        shrink |= shrink_settings(time_budget_minutes, SHARE_FOR_SEARCH - share)
+        sparse["minutes"] = round(time_budget_minutes * share, 2)
+    zeros = [{"prune_weights": sparse}] if sized else []
+    return [{"shrink": shrink}, *zeros, {"export": {}}, *files]
 
 
-def shrink_settings(minutes: float) -> dict[str, Any]:
-    """What the time allows: tiny networks train in seconds, so a short budget is theirs.
+def shrink_settings(minutes: float, share: float) -> dict[str, Any]:
+    """What this share of the time allows.
 
-    One finalist that is trained long beats two that are not. From an hour on a second is worth
+    Tiny networks train in seconds, so a short budget is theirs. One finalist that is trained long beats two that are not. From an hour on a second is worth
     more than twice the epochs: the first may miss the limit by chance, and tells how much safer
     the next must be.
     """
@@ -121,7 +133,7 @@ def shrink_settings(minutes: float) -> dict[str, Any]:
         screening = {"architectures": 6, "screen_steps": 60, "finalists": 1}
     else:
         screening = {"architectures": 8, "screen_steps": 100, "finalists": 2}
-    search = max(minutes * SHARE_FOR_SEARCH - MINUTES_FOR_FILES, minutes / 3)
+    search = max(minutes * share - MINUTES_FOR_FILES, minutes / 3)
     return {"minutes": round(search, 2), **screening}
 
 

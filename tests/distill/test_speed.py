@@ -38,7 +38,9 @@ def test_the_fastest_gear_wins_where_it_saves_enough(
     source = Examples(context.data, context.task, tiny_network().preprocessing, 32)
 
     def chosen(seconds: dict[Gear, float]) -> Gear:
-        monkeypatch.setattr("lilliput.distill.speed._pace", lambda _n, _i, gear: seconds[gear])
+        monkeypatch.setattr(
+            "lilliput.distill.speed.pass_seconds", lambda _n, _i, gear: seconds[gear]
+        )
         return best_gear(tiny_network(), source, context)
 
     one, two = Gear(1, "float32"), Gear(2, "float32")

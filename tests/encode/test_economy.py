@@ -90,6 +90,22 @@ def test_size_takes_no_more_bits_away_than_the_size_asks_for(wide_net, feeds) ->
     assert found[0.01].model == plain.model, "no rate reaches that: nothing is given away for it"
 
 
+def test_a_size_below_a_bit_a_weight_is_reached_where_most_are_zero(wide_net, feeds) -> None:
+    weights = {t.name: t for t in wide_net.graph.initializer if len(t.dims) > 1}
+    for tensor in weights.values():
+        values = onnx.numpy_helper.to_array(tensor)
+        kept = np.abs(values) >= np.quantile(np.abs(values), 0.9)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values * kept, tensor.name))
+
+    def packed(model: onnx.ModelProto) -> int:
+        return len(encode(model.SerializeToString())[0])
+
+    whole = packed(climb(wide_net, feeds, None).model)
+    found = climb(wide_net, feeds, "size", fits=lambda model: packed(model) <= 0.75 * whole)
+    assert packed(found.model) <= 0.75 * whole
+    assert found.bits < 1
+
+
 def test_where_no_rate_is_allowed_the_file_is_the_ordinary_one(wide_net, feeds) -> None:
     outcome = climb(wide_net, feeds, "auto", drop=lambda _: 1.0, max_drop=0.5)
     assert outcome.bits is None

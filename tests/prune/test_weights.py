@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from lilliput.artifact import TensorSpec
+from lilliput.budget import Budget
 from lilliput.candidate import Candidate
 from lilliput.context import Context, SilentJournal
 from lilliput.errors import LilliputError, Refused
@@ -24,13 +26,15 @@ from lilliput.prune.weights import (
     Plan,
     by_glob,
     density_of,
+    density_within,
     keep_masks,
     lamp,
     pattern_mask,
     scores,
     weights_of,
 )
-from lilliput.steps.prune_weights import PruneWeights, masked
+from lilliput.search import pace
+from lilliput.steps.prune_weights import BYTES_A_LAYER, PruneWeights, masked
 from lilliput.testing.tiny import tiny_context, tiny_network
 
 
@@ -272,3 +276,60 @@ def _artifact() -> Any:
     from lilliput.artifact import Artifact
 
     return Artifact.model_construct()
+
+
+@given(st.floats(0.05, 2.4))
+def test_the_density_within_some_bits_is_what_they_pay_for(bits: float) -> None:
+    share = density_within(bits)
+    code = torch.distributions.Bernoulli(torch.tensor(share, dtype=torch.float64))
+    spent = float(code.entropy()) / np.log(2) + 2.5 * share
+    assert bits - 0.01 <= spent <= bits
+
+
+def test_bits_enough_for_every_weight_prune_none() -> None:
+    assert density_within(2.5) == density_within(8) == 1
+
+
+def limited(folder: Path, bits: float) -> tuple[Candidate, Context]:
+    """The tiny network, where each of its weights may take so many bits of a packed file."""
+    context = tiny_context(folder)
+    weights = weights_of(context.original.the_network())
+    count = sum(w.numel() for w in weights.values())
+    limit = int(BYTES_A_LAYER * len(weights) + bits * count / 8)
+    return context.original, replace(context, budget=Budget(max_bytes=limit))
+
+
+def test_weights_go_where_quantizing_alone_would_not_keep_the_size(tmp_path: Path) -> None:
+    step = PruneWeights(density="size", small=0, remove_dead=False)
+    assert not step.has_work(*limited(tmp_path, 2.1))
+    original, context = limited(tmp_path, 0.8)
+    assert step.has_work(original, context)
+    step.requires(original, context)
+    made = step.apply(original, context).the_network()
+    assert density_of(weights_of(made)) == pytest.approx(density_within(0.8), abs=0.01)
+
+
+def test_a_density_by_size_wants_a_size(tmp_path: Path) -> None:
+    context = tiny_context(tmp_path)
+    with pytest.raises(Refused, match=r"`density: size` keeps .*\n.*--max-size"):
+        PruneWeights(density="size").requires(context.original, context)
+
+
+@pytest.mark.parametrize(("minutes", "epochs"), [(1.0, 3), (100.0, 9), (0.001, 1)])
+def test_a_training_is_as_long_as_its_minutes_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, epochs: int
+) -> None:
+    asked = []
+
+    def taught(network: Network, context: Any, lesson: Any, **_: Any) -> Network:
+        asked.append(lesson.schedule.epochs)
+        return network.copy()
+
+    context = tiny_context(tmp_path)
+    steps = context.task.epoch_steps(context.data.train, 32)
+    monkeypatch.setattr("lilliput.steps.prune_weights.taught", taught)
+    monkeypatch.setattr(pace, "pass_seconds", lambda *_: 18.0 / steps)
+    monkeypatch.setattr(pace, "teacher_seconds", lambda *_: 0.0)
+    step = PruneWeights(density=0.5, epochs=9, minutes=minutes, batch_size=32)
+    step.apply(context.original, context)
+    assert asked == [epochs]

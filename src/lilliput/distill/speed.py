@@ -44,7 +44,7 @@ def best_gear(network: Network, source: Source, context: Context) -> Gear:
     inputs, _ = next(iter(source.epoch(context.rng("gears"))))
     seconds = dict.fromkeys(sorted(gears), math.inf)
     for gear in [*seconds, *seconds]:
-        seconds[gear] = min(seconds[gear], _pace(network.copy(), inputs, gear))
+        seconds[gear] = min(seconds[gear], pass_seconds(network, inputs, gear))
 
     def price(gear: Gear) -> float:
         steps = (gear.threads > 1) + (gear.precision != "float32")
@@ -53,9 +53,9 @@ def best_gear(network: Network, source: Source, context: Context) -> Gear:
     return min(seconds, key=price)
 
 
-def _pace(network: Network, inputs: tuple[Tensor, ...], gear: Gear) -> float:
-    """Seconds of the second of two forward and backward passes."""
-    module, coarse = network.module.train(), gear.precision == "bfloat16"
+def pass_seconds(network: Network, inputs: tuple[Tensor, ...], gear: Gear) -> float:
+    """Seconds of the second of two forward and backward passes; the network is left as it is."""
+    module, coarse = network.copy().module.train(), gear.precision == "bfloat16"
     began = 0.0
     with torch_threads(gear.threads):
         for _ in range(2):

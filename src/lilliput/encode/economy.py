@@ -32,7 +32,8 @@ MOST_FITS = 7
 FOURFOLD = 4.0
 """About one bit a weight, where steps are fine."""
 FINEST = 0.3
-"""A search for the last allowed rate stops when it knows it this exactly, in bits a weight."""
+"""A search for the last allowed rate stops when it knows it this exactly, in bits a weight that is
+not zero to begin with."""
 FEWEST_BITS, MOST_BITS = 1.0, 7.0
 
 TINY = 1e-30
@@ -68,8 +69,18 @@ class Economy:
     @property
     def first_price(self) -> float:
         """Some 4 bits a weight, whatever the size of the network."""
-        graph, weights = self.state.graph, by_weight(self.state.placement.layers)
-        return FIRST_ERROR / sum(graph.weights(name).size for name in weights)
+        return FIRST_ERROR / sum(weight.size for weight in self._weights())
+
+    @property
+    def density(self) -> float:
+        """The share of the weights that are not zero: what was pruned takes hardly a bit."""
+        counts = [(np.count_nonzero(weight), weight.size) for weight in self._weights()]
+        kept, size = (sum(column) for column in zip(*counts, strict=True))
+        return float(kept / size)
+
+    def _weights(self) -> list[Array]:
+        names = by_weight(self.state.placement.layers)
+        return [self.state.graph.weights(name) for name in names]
 
     def at(self, price: float) -> Fitted:
         """The model whose every bit saves at least `price` of squared relative output error."""
@@ -154,18 +165,18 @@ def _furthest(
     """
     good: Fitted | None = None
     bad: Fitted | None = None
-    price = economy.first_price
+    price, density = economy.first_price, economy.density
     for _ in range(MOST_FITS):
         found, fine = judged(economy.at(price))
         yield found, fine
         good, bad = (found, bad) if fine else (good, found)
-        if (good is None or bad is None) and not FEWEST_BITS < found.bits < MOST_BITS:
+        if (good is None or bad is None) and not FEWEST_BITS * density < found.bits < MOST_BITS:
             return
         if good is None:
             price /= factor
         elif bad is None:
             price *= factor
-        elif abs(good.bits - bad.bits) <= FINEST:
+        elif abs(good.bits - bad.bits) <= FINEST * density:
             return
         else:
             price = float(np.sqrt(good.price * bad.price))

@@ -9,6 +9,7 @@ given, and met to the weight. Small layers have a floor, for a ranking of all we
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -26,6 +27,9 @@ Tensors = Mapping[str, Tensor]
 T = TypeVar("T")
 
 TINY = 1e-30
+
+VALUE_BITS = 2.5
+"""Of a weight that stays, without its place."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,26 @@ class Plan:
         """Weights that a layer of this size keeps at least, at this density."""
         share = max(density, self.floor) if size < self.small else density
         return min(size, max(round(share * size), 1))
+
+
+def density_within(bits: float) -> float:
+    """The share of the weights that may stay where a weight, gone or not, may take so many bits.
+
+    The place of what stays costs its entropy, and a sign and a magnitude of few bits are coded for
+    each: what trained ResNets take in int8 when their file is packed.
+    """
+
+    def cost(share: float) -> float:
+        places = sum(-x * math.log2(x) for x in (share, 1 - share) if x > 0)
+        return places + VALUE_BITS * share
+
+    low, high = 0.0, 1.0
+    if bits >= cost(high):
+        return high
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= bits else (low, middle)
+    return low
 
 
 def weights_of(network: Network, protect: Sequence[str] = ()) -> dict[str, nn.Parameter]:

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lilliput.context import Context
 from lilliput.distill.answers import affordable
 from lilliput.distill.loop import Schedule
+from lilliput.distill.sources import Source
+from lilliput.distill.speed import Gear, pass_seconds, torch_threads
 from lilliput.network import Network, flat_outputs
 
 
@@ -46,3 +49,26 @@ def teacher_seconds(teacher: Network, inputs: tuple[Tensor, ...], steps: int) ->
             seconds = time.perf_counter() - began
     fits = affordable(answer, batches=steps, views=Schedule.views)
     return seconds if fits else 0.0
+
+
+def epochs_within(
+    minutes: float, most: int, network: Network, source: Source, context: Context, *, key: str
+) -> int:
+    """As many epochs with the original as the teacher as the time allows: 1 to `most`.
+
+    Judged by one step, which is journalled under `key`: a resumed run decides as it had decided.
+    """
+    teacher, steps = context.original.network, source.steps()
+
+    def work() -> dict[str, Any]:
+        inputs, _ = next(iter(source.epoch(context.rng("pace"))))
+        step = pass_seconds(network, inputs, Gear(context.train_threads, context.train_precision))
+        if teacher is None:
+            return Pace(step).as_json()
+        with torch_threads(context.train_threads):
+            asking = teacher_seconds(teacher, inputs, steps)
+        return Pace(step + asking, asking).as_json()
+
+    found = context.journal.once(f"pace of {key}", work)
+    pace = Pace(found["seconds_a_step"], found["teacher_seconds"])
+    return min(max(pace.epochs_in(60 * minutes, steps), 1), most)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -13,8 +13,10 @@ from torch import Tensor
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.distill.loop import Schedule
+from lilliput.distill.sources import Examples
 from lilliput.distill.sparsening import Choose, Sparsening
 from lilliput.distill.teaching import Lesson, check_teachable, taught
+from lilliput.errors import Refused
 from lilliput.network import Network
 from lilliput.prune.curvature import importance_of
 from lilliput.prune.dead import without_dead
@@ -24,10 +26,13 @@ from lilliput.prune.weights import (
     Score,
     by_glob,
     density_of,
+    density_within,
     keep_masks,
     scores,
     weights_of,
 )
+from lilliput.search.pace import epochs_within
+from lilliput.search.shrinking import with_best_gear
 from lilliput.steps.base import STAGES, Kind, Step
 from lilliput.steps.teaching import (
     BatchSize,
@@ -37,6 +42,12 @@ from lilliput.steps.teaching import (
     Temperature,
     WeightDecay,
 )
+
+ENOUGH_BITS = 2.0
+"""A weight that may take so many needs no zeros: quantizing alone gets there, and loses little."""
+
+BYTES_A_LAYER = 350
+"""Of a packed int8 file, without its weights: scales, biases, the graph."""
 
 
 @STAGES.register("prune_weights")
@@ -56,7 +67,11 @@ class PruneWeights(Step):
         "Guo et al., NIPS 2016, section 3.2 (regrowth)"
     )
 
-    density: float | None = Field(None, gt=0, le=1, description="share of the weights that stay")
+    density: Annotated[float, Field(gt=0, le=1)] | Literal["size"] | None = Field(
+        None,
+        description="share of the weights that stay; size: what packs into the budget's size, "
+        "only where quantizing alone would not",
+    )
     densities: dict[str, float] = Field(
         default_factory=dict, description="shares of single layers, by globs; met one by one"
     )
@@ -78,6 +93,9 @@ class PruneWeights(Step):
     score_images: int = Field(256, ge=1, description="examples for the score fisher")
     bn_images: int = Field(512, ge=0, description="examples for batch-norm statistics")
     epochs: int = Field(0, ge=0, description="passes over the training split; 0 prunes at once")
+    minutes: float | None = Field(
+        None, gt=0, description="time for the training; fewer `epochs` where it is too short"
+    )
     learning_rate: LearningRate = 0.02
     optimizer: Optimizer = "sgd"
     batch_size: BatchSize = 128
@@ -105,8 +123,22 @@ class PruneWeights(Step):
         n, _, m = (self.pattern or "0:0").partition(":")
         return int(n), int(m)
 
+    def has_work(self, candidate: Candidate, context: Context) -> bool:
+        """Where zeros are asked for by size, not in a network that is small enough."""
+        limit = context.budget.max_bytes
+        if self.density != "size" or limit is None or candidate.network is None:
+            return True
+        weights = weights_of(candidate.network, self.protect)
+        return bits_within(limit, weights) < ENOUGH_BITS
+
     def requires(self, candidate: Candidate, context: Context) -> None:
         self.check_kind(candidate)
+        if self.density == "size" and context.budget.max_bytes is None:
+            raise Refused(
+                "prune_weights: `density: size` keeps what the budget's size leaves room for, and "
+                "none is set",
+                hint="give `max_bytes` (--max-size), or a share, as `density: 0.2`",
+            )
         names = weights_of(candidate.the_network(), self.protect)
         by_glob(names, self.densities, at="densities")
         if self.score == "fisher" or self.bn_images or self.epochs:
@@ -143,8 +175,12 @@ class PruneWeights(Step):
         """Masks by this step's score and budget, on the way from the density that there is."""
         values = _values(network, names)
         shares = by_glob(names, self.densities, at="densities")
+        density = self.density
+        if density == "size":
+            assert context.budget.max_bytes is not None
+            density = density_within(bits_within(context.budget.max_bytes, values))
         plan = Plan(
-            self.density,
+            density,
             shares,
             self.scope,
             self.floor,
@@ -176,14 +212,28 @@ class PruneWeights(Step):
     ) -> Network:
         """Masks are this training's to choose: what held these weights before would hinder it."""
         free = {n: form for n, form in network.held.items() if n not in names}
+        epochs = self.epochs
+        if self.minutes is not None:
+            context = with_best_gear(network, self.batch_size, context)
+            source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
+            epochs = epochs_within(self.minutes, epochs, network, source, context, key=key)
         schedule = Schedule(
-            self.epochs, self.learning_rate, self.optimizer, weight_decay=self.weight_decay
+            epochs, self.learning_rate, self.optimizer, weight_decay=self.weight_decay
         )
         lesson = Lesson(schedule, self.batch_size, self.temperature, self.imitation)
         companion = Sparsening(names, choose, settled=self.settled, regrow=self.regrow)
         student = replace(network, held=free)
         trained = taught(student, context, lesson, key=key, companions=[companion])
         return replace(trained, held=network.held)
+
+
+def bits_within(limit: float, weights: Mapping[str, Tensor]) -> float:
+    """Bits that each of these weights may take, so that the packed file has at most `limit` bytes.
+
+    At least a twentieth: less is never reached, and a network of nothing is none.
+    """
+    room = 8 * (limit - BYTES_A_LAYER * len(weights))
+    return max(room / sum(w.numel() for w in weights.values()), 0.05)
 
 
 def masked(network: Network, masks: Mapping[str, Tensor]) -> Network:
