@@ -121,9 +121,9 @@ def stages_for(
 
 
 def shrink_settings(minutes: float, share: float) -> dict[str, Any]:
-    """What this share of the time allows.
+    """What this share of the time allows; tiny networks train in seconds, so a short one is theirs.
 
-    Tiny networks train in seconds, so a short budget is theirs. One finalist that is trained long beats two that are not. From an hour on a second is worth
+    One finalist that is trained long beats two that are not. From an hour on a second is worth
     more than twice the epochs: the first may miss the limit by chance, and tells how much safer
     the next must be.
     """
