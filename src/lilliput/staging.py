@@ -7,8 +7,8 @@ what was done and goes on. A candidate that fails is a row of the report, not th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,30 @@ from lilliput.models.store import load_saved, save_network
 from lilliput.network import Network
 from lilliput.runs.history import stage_key
 from lilliput.runs.record import candidate_from_json, candidate_to_json
+from lilliput.steps.arms import Arms, length, numbered
 from lilliput.steps.base import Search, Selection, Stage, Step
 
 PROXY_EXAMPLES = 2000
 """Validation examples that a network is scored on between stages; files see all of them."""
+
+
+class NothingCame(LilliputError):
+    """A stage gave nothing at all: every candidate failed."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of several ways from the same candidates: what it makes of them has its name in it."""
+
+    name: str
+    entered: frozenset[str]
+
+    def stem(self, parent: str) -> str:
+        """What the child of this candidate is named after."""
+        return f"{parent}-{self.name}" if parent in self.entered else parent
+
+
+NO_ARM = Arm("", frozenset())
 
 
 def run_stages(
@@ -39,19 +59,36 @@ def run_stages(
     for the front. On Ctrl-C the networks that were to be exported next still become files.
 
     Raises:
-        LilliputError: A stage gave nothing at all.
+        NothingCame: A stage gave nothing at all.
     """
+    plan = list(numbered(stages))
+    yield from _in_turn(plan, candidates, context, NO_ARM, total=length(stages))
+
+
+def _in_turn(
+    plan: Sequence[tuple[int, Stage]],
+    candidates: Sequence[Candidate],
+    context: Context,
+    arm: Arm,
+    *,
+    total: int,
+) -> Generator[Candidate, None, list[Candidate]]:
+    """All that the stages make; returned is what came out of the last one."""
     current = list(candidates)
-    for number, stage in enumerate(stages, 1):
+    for at, (number, stage) in enumerate(plan):
+        if isinstance(stage, Arms):
+            current = yield from _arms(number, stage, current, context, total=total)
+            continue
         began = time.perf_counter()
-        context.progress.say(f"stage {number} of {len(stages)}: {stage.name}")
+        within = f" ({arm.name})" if arm.name else ""
+        context.progress.say(f"stage {number} of {total}: {stage.name}{within}")
         came: list[Candidate] = []
         try:
-            for child in _results(number, stage, current, context):
+            for child in _results(number, stage, current, context, arm):
                 came.append(child)
                 yield child
         except KeyboardInterrupt:
-            yield from _exported(number + 1, stages, came, context)
+            yield from _exported(plan[at + 1 : at + 2], came, context, arm)
             raise
         context.journal.note(
             "stage",
@@ -62,17 +99,38 @@ def run_stages(
             seconds=round(time.perf_counter() - began, 3),
         )
         if not came:
-            raise LilliputError(
+            raise NothingCame(
                 f"nothing came out of stage {number} ({stage.name}): every candidate failed",
                 at=str(context.folder),
                 hint="the reasons are in the report's last table; when they are mended, "
                 "`lilliput resume RUN --retry-failed`",
             )
         current = came
+    return current
+
+
+def _arms(
+    first: int, stage: Arms, candidates: Sequence[Candidate], context: Context, *, total: int
+) -> Generator[Candidate, None, list[Candidate]]:
+    """Each arm from the same candidates; one that comes to nothing does not end the others."""
+    entered, came = frozenset(c.id for c in candidates), []
+    nothing: NothingCame | None = None
+    for name, steps in stage.branches.items():
+        plan = list(numbered(steps, first))
+        try:
+            came += yield from _in_turn(plan, candidates, context, Arm(name, entered), total=total)
+        except NothingCame as error:
+            context.progress.say(f"arm {name}: {error.thing}")
+            nothing = error
+        first += length(steps)
+    if nothing is not None and not came:
+        raise nothing
+    # What had no work in several arms is one candidate still.
+    return list({c.id: c for c in came}.values())
 
 
 def _results(
-    number: int, stage: Stage, candidates: Sequence[Candidate], context: Context
+    number: int, stage: Stage, candidates: Sequence[Candidate], context: Context, arm: Arm
 ) -> Iterator[Candidate]:
     """What one stage makes of all candidates."""
     if isinstance(stage, Selection):
@@ -83,18 +141,21 @@ def _results(
             if not stage.has_work(parent, context):
                 yield parent
                 continue
-            yield from _child(number, stage, parent, context)
+            yield from _child(number, stage, parent, context, arm)
         elif isinstance(stage, Search):
             yield from _children(number, stage, parent, context)
 
 
 def _exported(
-    number: int, stages: Sequence[Stage], networks: Sequence[Candidate], context: Context
+    following: Sequence[tuple[int, Stage]],
+    networks: Sequence[Candidate],
+    context: Context,
+    arm: Arm,
 ) -> Iterator[Candidate]:
-    """The networks as files, if writing files is what the stage of this number does."""
-    stage = stages[number - 1] if number <= len(stages) else None
-    if isinstance(stage, Step) and (stage.takes, stage.gives) == ("network", "artifact"):
-        yield from _results(number, stage, networks, context)
+    """The networks as files, if writing files is what the following stage does."""
+    for number, stage in following:
+        if isinstance(stage, Step) and (stage.takes, stage.gives) == ("network", "artifact"):
+            yield from _results(number, stage, networks, context, arm)
 
 
 def _told(candidate: Candidate) -> dict[str, Any]:
@@ -108,9 +169,11 @@ def _told(candidate: Candidate) -> dict[str, Any]:
     return {"id": candidate.id, "parent": parent, "settings": settings, "figures": figures}
 
 
-def _child(number: int, stage: Step, parent: Candidate, context: Context) -> Iterator[Candidate]:
+def _child(
+    number: int, stage: Step, parent: Candidate, context: Context, arm: Arm
+) -> Iterator[Candidate]:
     """The step's result on this candidate, done now or read from the journal; or nothing."""
-    name = stage.child_id(parent.id)
+    name = stage.child_id(arm.stem(parent.id))
 
     def work() -> dict[str, Any]:
         began = time.perf_counter()

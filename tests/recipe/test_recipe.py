@@ -142,6 +142,49 @@ def test_stages_must_fit_in_a_row():
     ]
 
 
+ARMS = GOOD.replace(
+    "  - train: {epochs: 3, hints: [a, b]}\n",
+    "  - arms:\n      short: [{train: {epochs: 3}}]\n      none: []\n",
+)
+
+
+def test_arms_are_written_and_read_again():
+    recipe = Recipe.parse(ARMS)
+    assert [stage.name for stage in recipe.stages] == ["arms", "export", "quantize"]
+    assert recipe.stages[0].described() == {
+        "arms": {"short": [{"train": {"epochs": 3}}], "none": []}
+    }
+    assert Recipe.parse(recipe.dump()) == recipe
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("short: [{trian: {}}]", "recipe:8: stages[0].arms.short[0].trian: there is no such stage"),
+        (
+            "short: [{train: {epochs: -1}}]",
+            "recipe:8: stages[0].arms.short[0].train.epochs: -1 must",
+        ),
+        (
+            "short: [quantize]",
+            "recipe:8: stages[0].arms.short[0].quantize: works on exported files",
+        ),
+        ("short: [export]", "recipe:7: stages[0].arms: some arms end with networks and others"),
+        ("a/b: [train]", "recipe:8: stages[0].arms.a/b: cannot name an arm"),
+        ("short: [{arms: {a: [], b: []}}]", "recipe:8: stages[0].arms.short[0].arms: is no step"),
+        ("short: train", "recipe:8: stages[0].arms.short: must be a list of stages"),
+    ],
+)
+def test_mistakes_within_arms_have_their_place(given: str, told: str):
+    text = ARMS.replace("short: [{train: {epochs: 3}}]", given)
+    assert any(message.startswith(told) for message in messages(text)), messages(text)
+
+
+def test_one_arm_is_none():
+    assert "needs two arms or more" in messages(ARMS.replace("      none: []\n", ""))[0]
+
+
 def test_an_onnx_model_needs_no_export_and_cannot_be_trained():
     text = GOOD.replace("net.py:build", "net.onnx")
     told = messages(text)

@@ -42,7 +42,12 @@ def underlined(validator: Draft202012Validator, text: str) -> list[str]:
     return sorted({error.json_path for error in validator.iter_errors(yaml.safe_load(text))})
 
 
-@pytest.mark.parametrize("text", [GOOD, RECIPE], ids=["short forms", "the starter"])
+ARMS = GOOD.replace(
+    "  - finetune\n", "  - arms: {labels: [finetune], teacher: [distill: {epochs: 3}]}\n"
+)
+
+
+@pytest.mark.parametrize("text", [GOOD, RECIPE, ARMS], ids=["short forms", "the starter", "arms"])
 def test_what_people_write_is_not_underlined(validator: Draft202012Validator, text: str):
     assert Recipe.parse(text).stages
     assert underlined(validator, text) == []
@@ -114,3 +119,8 @@ def test_the_verb_prints_or_writes_it(tmp_path: Path, capsys: pytest.CaptureFixt
     target = tmp_path / "deep" / "recipe.schema.json"
     assert call("--out", str(target)) == f"wrote {target}\n"
     assert json.loads(target.read_text()) == found
+
+
+@pytest.mark.parametrize("arm", ["[shrink]", "[distil]", "[{distill: {epochs: -1}}]", "distill"])
+def test_what_is_wrong_within_an_arm_is_underlined(validator: Draft202012Validator, arm: str):
+    assert underlined(validator, ARMS.replace("[finetune]", arm)) == ["$.stages[0]"]

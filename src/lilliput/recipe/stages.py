@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lilliput.errors import LilliputError, nearest
 from lilliput.recipe.mistakes import Mistake, validated
-from lilliput.steps.base import STAGES, Kind, Stage
+from lilliput.steps.arms import Arms
+from lilliput.steps.base import STAGES, Kind, Stage, Step
 
 _KINDS = {"network": "torch networks", "artifact": "exported files"}
+_ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+_OUTSIDE = "put searches and selections before or behind the arms"
 
 
 def build_stages(plain: Any) -> tuple[dict[int, Stage], list[Mistake]]:
@@ -43,12 +47,38 @@ def _build(entry: Any) -> tuple[Stage | None, list[Mistake]]:
         )
         return None, [((), error)]
     ((name, settings),) = entry.items()
+    if name == Arms.name:
+        arms, found = _arms(settings)
+        return arms, [((name, *place), error) for place, error in found]
     if name not in STAGES:
-        return None, [
-            ((name,), LilliputError("there is no such stage", hint=nearest(name, STAGES)))
-        ]
+        hint = nearest(name, [*STAGES, Arms.name])
+        return None, [((name,), LilliputError("there is no such stage", hint=hint))]
     stage, found = validated(STAGES[name], {} if settings is None else settings)
     return stage, [((name, *place), error) for place, error in found]
+
+
+def _arms(plain: Any) -> tuple[Arms | None, list[Mistake]]:
+    """Lists of steps by the names of their arms."""
+    if not isinstance(plain, Mapping) or len(plain) < 2:
+        hint = "arms: {labels: [finetune], teacher: [distill]}"
+        return None, [
+            ((), LilliputError("needs two arms or more, each a list of steps", hint=hint))
+        ]
+    branches: dict[str, tuple[Step, ...]] = {}
+    mistakes: list[Mistake] = []
+    for arm, entries in plain.items():
+        if not _ARM.fullmatch(str(arm)):
+            hint = "letters, digits, - and _: it becomes a part of file names"
+            mistakes.append(((arm,), LilliputError("cannot name an arm", hint=hint)))
+        stages, found = build_stages(entries)
+        mistakes += [((arm, *place), error) for place, error in found]
+        for n, stage in stages.items():
+            if not isinstance(stage, Step):
+                error = LilliputError("is no step, and arms are made of steps", hint=_OUTSIDE)
+                mistakes.append(((arm, n, stage.name), error))
+        steps = (stage for _, stage in sorted(stages.items()) if isinstance(stage, Step))
+        branches[str(arm)] = tuple(steps)
+    return Arms(branches=branches), mistakes
 
 
 def check_chain(stages: Mapping[int, Stage], start: Kind) -> list[Mistake]:
@@ -58,15 +88,30 @@ def check_chain(stages: Mapping[int, Stage], start: Kind) -> list[Mistake]:
         stages: {place in the recipe's list: stage}.
         start: What the first one gets.
     """
+    return _chain(stages, start, start)[0]
+
+
+def _chain(stages: Mapping[int, Stage], kind: Kind, start: Kind) -> tuple[list[Mistake], Kind]:
+    """What does not fit in a row that begins with `kind`, and what the row ends with."""
     mistakes: list[Mistake] = []
-    kind = start
     for n, stage in sorted(stages.items()):
+        if isinstance(stage, Arms):
+            for arm, steps in stage.branches.items():
+                found, _ = _chain(dict(enumerate(steps)), kind, start)
+                mistakes += [((n, stage.name, arm, *place), error) for place, error in found]
+            ends = stage.gives_to(kind)
+            if len(ends) > 1:
+                thing = "some arms end with networks and others with files"
+                hint = "put `export` into all of them, or behind the arms"
+                mistakes.append(((n, stage.name), LilliputError(thing, hint=hint)))
+            kind = "artifact" if "artifact" in ends else "network"
+            continue
         if stage.takes != kind:
             thing = f"works on {_KINDS[stage.takes]}, and gets {_KINDS[kind]} here"
             hint = _way_out(kind, start)
             mistakes.append(((n, stage.name), LilliputError(thing, hint=hint)))
         kind = stage.gives
-    return mistakes
+    return mistakes, kind
 
 
 def _way_out(kind: Kind, start: Kind) -> str:
