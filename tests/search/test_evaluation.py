@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import sys
 import types
 from dataclasses import replace
@@ -14,6 +16,7 @@ import pytest
 from lilliput.errors import LilliputError, Missing
 from lilliput.runs.journal import JournalFile
 from lilliput.search.evaluation import Evaluations, Scales
+from lilliput.search.genomes import key_of
 from lilliput.search.ladder import rank_correlation, trust
 from lilliput.search.searching import figures_of
 from lilliput.search.workers import mapped
@@ -55,6 +58,32 @@ def test_the_number_of_workers_changes_nothing(journalled):
     assert alone == many
 
 
+# users-ask 33
+@pytest.mark.parametrize("count", [1, 3], ids=["the last of a generation", "a generation"])
+def test_a_process_that_dies_costs_no_more_than_its_candidate(journalled, tmp_path, count):
+    begun, driver = tmp_path / "begun", os.getpid()
+
+    def deadly(genome):
+        assert os.getpid() != driver
+        with begun.open("a") as file:
+            file.write(f"{genome[0]}\n")
+        once = begun.read_text().split().count(str(genome[0])) == 1
+        if genome[0] == 0 or (genome[0] == 2 and once):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score(genome)
+
+    genomes = GENOMES[:count]
+    alone = Evaluations("one", "stage", score, journalled)(genomes, label="alone")
+    evaluate = Evaluations("two", "stage", deadly, journalled, "2")
+    told = evaluate(genomes, label="deadly")
+    assert told[1:] == alone[1:]
+    assert told[0]["failed"]["candidate"] == key_of(GENOMES[0])
+    assert told[0]["failed"]["error"].startswith("its process died twice")
+    assert begun.read_text().split().count("0") == 2
+    assert evaluate(genomes, label="again") == told
+    assert begun.read_text().split().count("0") == 2
+
+
 def test_what_workers_of_a_cluster_are_given_pickles(journalled):
     settings = {"refit_examples": 32, "screen_examples": 16, "rank_examples": 0, "criterion": "l2"}
     quest = SearchFilters(**settings).quest(journalled.original, journalled)
@@ -89,33 +118,59 @@ def test_what_is_measured_is_measured_here_and_of_sound_candidates_alone(journal
 
 def test_workers_that_are_none_are_refused():
     with pytest.raises(LilliputError, match="no workers 'many'") as refused:
-        list(mapped(str, [1], "many"))
+        list(mapped(str, [1], "many", str))
     assert "number of processes" in str(refused.value)
 
 
 def test_without_ray_the_command_that_installs_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(Missing, match="Ray is not installed") as missing:
-        list(mapped(str, [1], "ray"))
+        list(mapped(str, [1], "ray", str))
     assert 'pip install "lilliput[ray]"' in str(missing.value)
 
 
+class FakeRay(types.ModuleType):
+    """Runs a task when its result is asked for; some of these die as a worker does."""
+
+    def __init__(self, deaths):
+        super().__init__("ray")
+        self.begun, self.facts, self.deaths = [], [], list(deaths)
+        names = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError")
+        self.exceptions = types.SimpleNamespace(**{n: type(n, (Exception,), {}) for n in names})
+
+    def is_initialized(self):
+        return bool(self.begun)
+
+    def init(self, **facts):
+        self.begun.append(facts)
+
+    def put(self, value):
+        return value
+
+    def remote(self, **facts):
+        self.facts.append(facts)
+        return lambda function: types.SimpleNamespace(remote=partial(partial, function))
+
+    def get(self, pending):
+        death = self.deaths.pop(0) if self.deaths else None
+        if death:
+            raise getattr(self.exceptions, death)
+        return pending()
+
+
 def test_ray_is_given_the_work_once_and_answers_in_order(monkeypatch):
-    ray = types.ModuleType("ray")
-    begun: list[object] = []
-
-    class Task:
-        def __init__(self, function):
-            self.remote = function
-
-    ray.is_initialized = lambda: bool(begun)
-    ray.init = lambda **facts: begun.append(facts)
-    ray.put = lambda value: value
-    ray.get = lambda value: value
-    ray.remote = lambda **_facts: Task
+    ray = FakeRay([])
     monkeypatch.setitem(sys.modules, "ray", ray)
-    assert list(mapped(lambda n: n * n, [3, 1, 2], "ray://pi:10001")) == [9, 1, 4]
-    assert begun == [{"address": "ray://pi:10001", "log_to_driver": False}]
+    assert list(mapped(lambda n: n * n, [3, 1, 2], "ray://pi:10001", str)) == [9, 1, 4]
+    assert ray.begun == [{"address": "ray://pi:10001", "log_to_driver": False}]
+
+
+# users-ask 33
+def test_what_a_lost_worker_of_ray_was_at_is_repeated_once(monkeypatch):
+    ray = FakeRay(["NodeDiedError", None, "OutOfMemoryError", "WorkerCrashedError"])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert list(mapped(lambda n: n * n, [3, 1, 2], "ray", str)) == [9, "1", 4]
+    assert ray.facts == [{"num_cpus": 1, "max_retries": 0}]
 
 
 def test_rank_correlation_of_rungs():

@@ -11,6 +11,7 @@ import numpy as np
 
 from lilliput.attempts import FAILED, failure
 from lilliput.context import Context
+from lilliput.errors import LilliputError
 from lilliput.search.genomes import Genome, key_of
 from lilliput.search.members import Goals, Outcome
 from lilliput.search.workers import mapped
@@ -74,8 +75,8 @@ class Evaluations:
         """Figures of each genome, or {"failed": facts}, in their order."""
         known = [self.context.journal.recall(self._name(genome)) for genome in genomes]
         fresh = [g for g, before in zip(genomes, known, strict=True) if before is None]
-        work = partial(_guarded, self.score, self.stage)
-        results = mapped(work, [g.tolist() for g in fresh], self.workers)
+        work, lost = partial(_guarded, self.score, self.stage), partial(_lost, self.stage)
+        results = mapped(work, [g.tolist() for g in fresh], self.workers, lost)
         shown = self.context.progress.track(
             zip(fresh, results, strict=True), label=label, total=len(fresh)
         )
@@ -115,3 +116,12 @@ def _guarded(score: Score, stage: str, genes: list[int]) -> dict[str, Any]:
         return dict(score(genome))
     except Exception as error:  # noqa: BLE001  # whatever a user's network provokes
         return {FAILED: failure(error, stage=stage, candidate=key_of(genome))}
+
+
+def _lost(stage: str, genes: list[int]) -> dict[str, Any]:
+    """The facts of the failure of one whose process died, and died again."""
+    error = LilliputError(
+        "its process died twice, perhaps for want of memory",
+        hint="`lilliput resume RUN --retry-failed` tries it again",
+    )
+    return {FAILED: failure(error, stage=stage, candidate=key_of(np.array(genes, np.int64)))}

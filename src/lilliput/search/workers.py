@@ -2,14 +2,17 @@
 
 Work goes out as genomes and comes back as figures, in the order in which it was given, so that a
 search does not depend on the number of workers. Only the process that drives it writes anything.
+A worker that dies takes none with it but the item that kills every process it is given to.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -22,28 +25,30 @@ B = TypeVar("B")
 RAY = "ray"
 
 
-def mapped(work: Callable[[A], B], items: Sequence[A], workers: str) -> Iterator[B]:
+def mapped(
+    work: Callable[[A], B], items: Sequence[A], workers: str, lost: Callable[[A], B]
+) -> Iterator[B]:
     """`work` of every item, in their order.
 
     Args:
         work: Must not write anything, and must not raise: what it gives is all that comes back.
         items: Plain values.
-        workers: A number of processes; "ray" or "ray://host:port".
+        workers: A number of processes, 1 for this one; "ray" or "ray://host:port".
+        lost: What stands for an item whose process died, and died again when it was repeated.
 
     Raises:
         Missing: Ray is asked for and not installed.
-        LilliputError: A worker died, or `workers` is neither.
+        LilliputError: `workers` is neither.
     """
     if workers.startswith(RAY):
-        return _on_ray(work, items, workers)
+        return _on_ray(work, items, workers, lost)
     if not workers.isdecimal() or int(workers) < 1:
         raise LilliputError(
             f"no workers {workers!r}", hint="give a number of processes, `ray`, or ray://host:port"
         )
-    count = min(int(workers), len(items))
-    if count <= 1 or "fork" not in multiprocessing.get_all_start_methods():
+    if int(workers) == 1 or not items or "fork" not in multiprocessing.get_all_start_methods():
         return map(work, items)
-    return _in_processes(work, items, count)
+    return _in_processes(work, items, min(int(workers), len(items)), lost)
 
 
 _work: Callable[[Any], Any] | None = None
@@ -59,22 +64,41 @@ def _do(item: Any) -> Any:
     return _work(item)
 
 
-def _in_processes(work: Callable[[A], B], items: Sequence[A], count: int) -> Iterator[B]:
+def _processes(count: int) -> ProcessPoolExecutor:
+    fork = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(count, mp_context=fork, initializer=_begin)
+
+
+def _in_processes(
+    work: Callable[[A], B], items: Sequence[A], count: int, lost: Callable[[A], B]
+) -> Iterator[B]:
     global _work  # inherited by the processes, which begin below
     _work = work
-    fork = multiprocessing.get_context("fork")
+    left = deque(items)
     try:
-        with ProcessPoolExecutor(count, mp_context=fork, initializer=_begin) as pool:
-            yield from pool.map(_do, items)
-    except BrokenProcessPool as error:
-        raise LilliputError(
-            "a worker process died, perhaps for want of memory", hint="use fewer `--workers`"
-        ) from error
+        with suppress(BrokenProcessPool), _processes(count) as pool:
+            for result in pool.map(_do, items):
+                left.popleft()
+                yield result
+        # One at a time: then the guilty one is known, and has the memory for itself.
+        for item in left:
+            yield _alone(item, lost)
     finally:
         _work = None
 
 
-def _on_ray(work: Callable[[A], B], items: Sequence[A], address: str) -> Iterator[B]:
+def _alone(item: A, lost: Callable[[A], B]) -> B:
+    try:
+        with _processes(1) as pool:
+            result: B = pool.submit(_do, item).result()
+            return result
+    except BrokenProcessPool:
+        return lost(item)
+
+
+def _on_ray(
+    work: Callable[[A], B], items: Sequence[A], address: str, lost: Callable[[A], B]
+) -> Iterator[B]:
     try:
         import ray
     except ImportError as error:
@@ -87,9 +111,27 @@ def _on_ray(work: Callable[[A], B], items: Sequence[A], address: str) -> Iterato
     # Stored once, and fetched once by each node: it holds the network and the examples.
     shared = ray.put(work)
 
-    @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator,unused-ignore]
+    died = (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.OutOfMemoryError,
+        ray.exceptions.NodeDiedError,
+    )
+
+    # By itself, Ray repeats what dies for want of memory without end.
+    @ray.remote(num_cpus=1, max_retries=0)  # type: ignore[untyped-decorator,unused-ignore]
     def task(given: Callable[[A], B], item: A) -> B:
         return given(item)
 
-    for pending in [task.remote(shared, item) for item in items]:
-        yield ray.get(pending)
+    def repeated(item: A) -> B:
+        try:
+            result: B = ray.get(task.remote(shared, item))
+        except died:
+            return lost(item)
+        return result
+
+    for item, pending in [(item, task.remote(shared, item)) for item in items]:
+        try:
+            result = ray.get(pending)
+        except died:
+            result = repeated(item)
+        yield result
