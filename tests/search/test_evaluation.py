@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
 import sys
 import types
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+import cloudpickle
 import numpy as np
 import pytest
+import torch
 
 from lilliput.errors import LilliputError, Missing
+from lilliput.models.factory import MADE_UP, build_module
 from lilliput.runs.journal import JournalFile
 from lilliput.search.evaluation import Evaluations, Scales
 from lilliput.search.genomes import key_of
@@ -136,6 +141,7 @@ class FakeRay(types.ModuleType):
         super().__init__("ray")
         self.begun, self.facts, self.deaths = [], [], list(deaths)
         names = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError")
+        self.cloudpickle = cloudpickle
         self.exceptions = types.SimpleNamespace(**{n: type(n, (Exception,), {}) for n in names})
 
     def is_initialized(self):
@@ -163,6 +169,56 @@ def test_ray_is_given_the_work_once_and_answers_in_order(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", ray)
     assert list(mapped(lambda n: n * n, [3, 1, 2], "ray://pi:10001", str)) == [9, 1, 4]
     assert ray.begun == [{"address": "ray://pi:10001", "log_to_driver": False}]
+
+
+class RayElsewhere(FakeRay):
+    """Runs tasks in a process that was never told where the model's file is."""
+
+    def __init__(self, pool):
+        super().__init__([])
+        self.pool = pool
+
+    def put(self, value):
+        return cloudpickle.dumps(value)
+
+    def remote(self, **facts):
+        def sent(function, shared, item):
+            return self.pool.submit(unpickled, cloudpickle.dumps(function), shared, item)
+
+        return lambda function: types.SimpleNamespace(remote=partial(sent, function))
+
+    def get(self, pending):
+        return pending.result()
+
+
+def unpickled(function, shared, item):
+    return pickle.loads(function)(pickle.loads(shared), item)
+
+
+def without_models_of_files():
+    for name in [name for name in sys.modules if name.startswith(MADE_UP)]:
+        del sys.modules[name]
+
+
+def test_a_model_of_a_file_goes_to_a_cluster_that_cannot_import_it(monkeypatch, tmp_path):
+    (tmp_path / "blocks.py").write_text("from torch import nn\nclass Block(nn.Linear):\n    pass\n")
+    file = tmp_path / "mynet.py"
+    file.write_text(
+        "from torch import nn\nfrom blocks import Block\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.block = Block(2, 1)\n"
+        "    def forward(self, x):\n        return self.block(x)\n"
+    )
+    network = build_module(f"{file}:Net")
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, fork, initializer=without_models_of_files) as pool:
+        monkeypatch.setitem(sys.modules, "ray", RayElsewhere(pool))
+        (found,) = mapped(partial(answer_of, network), [[1.0, 2.0]], "ray", str)
+    assert found == answer_of(network, [1.0, 2.0])
+
+
+def answer_of(network, row):
+    return network(torch.tensor(row)).item()
 
 
 # users-ask 33

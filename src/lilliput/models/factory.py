@@ -21,6 +21,9 @@ from torch import nn
 
 from lilliput.errors import LilliputError, Refused, nearest
 
+MADE_UP = "lilliput_user_"
+"""How the names of modules begin that are files given as `file.py:function`."""
+
 FORMS = "mynet.py:build, or package.module:build, where `build()` returns an nn.Module"
 
 
@@ -44,6 +47,11 @@ def build_module(spec: str) -> nn.Module:
         code = _run_file(Path(source)) if is_file else _import(source, spec)
         found = _member(code, name, spec)
         return found if isinstance(found, nn.Module) else _called(found, spec)
+
+
+def modules_of_files() -> list[ModuleType]:
+    """Of the files that were run so far. Their names are made up: no other process imports them."""
+    return [code for name, code in sys.modules.items() if name.startswith(MADE_UP)]
 
 
 def _called(function: Any, spec: str) -> nn.Module:
@@ -90,7 +98,7 @@ def _run_file(path: Path) -> ModuleType:
         near = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise LilliputError(f"no file at {str(path)!r}", hint=nearest(str(path), near))
     mark = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    name = f"lilliput_user_{path.stem}_{mark}"
+    name = f"{MADE_UP}{path.stem}_{mark}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise LilliputError(f"{str(path)!r} is not Python code")
@@ -151,7 +159,7 @@ def _importable(folder: Path, *, private: bool) -> Iterator[None]:
         if private:
             for name in set(sys.modules) - before:
                 home = getattr(sys.modules[name], "__file__", None) or ""
-                own = name.startswith("lilliput_user_")
+                own = name.startswith(MADE_UP)
                 if not own and Path(home).parent == folder:
                     del sys.modules[name]
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from lilliput.errors import LilliputError, Missing
+from lilliput.models.factory import modules_of_files
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -108,6 +109,8 @@ def _on_ray(
         ) from error
     if not ray.is_initialized():
         ray.init(address=None if address == RAY else address, log_to_driver=False)
+    for code in modules_of_files():
+        ray.cloudpickle.register_pickle_by_value(code)
     # Stored once, and fetched once by each node: it holds the network and the examples.
     shared = ray.put(work)
 
