@@ -17,7 +17,6 @@ from lilliput.cli_options import (
     LIMITS,
     OUTPUT,
     TIME,
-    WORKERS,
     Data,
     Isa,
     Json,
@@ -95,7 +94,6 @@ def compress(
         int | None, Option(min=0, help="Of a full training.", rich_help_panel=TIME)
     ] = None,
     seed: Seed = 0,
-    workers: Workers = "1",
     out: Out = None,
     track: Track = None,
     dry_run: Annotated[
@@ -129,7 +127,6 @@ def compress(
         "seed": seed,
         "time_budget_minutes": time_budget,
         "epochs": epochs,
-        "workers": workers,
     }
     if dry_run:
         console.show(verb.check_goals(verb.recipe_for(model, **goals)), as_json=json)
@@ -148,7 +145,7 @@ def run(
     recipe: Annotated[Path, Argument(help="A recipe, such as compress writes.")],
     out: Out = None,
     track: Track = None,
-    workers: Annotated[str | None, WORKERS] = None,
+    workers: Workers = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -73,11 +73,13 @@ Isa = Annotated[
     Option(help="A CPU flag of the target, if it is another machine; repeat it for more."),
 ]
 Seed = Annotated[int, Option(min=0, help="Fixes all but clocks.", rich_help_panel=TIME)]
-WORKERS = Option(
-    help="Who evaluates a search's candidates: processes, ray, or ray://HOST:PORT.",
-    rich_help_panel=TIME,
-)
-Workers = Annotated[str, WORKERS]
+Workers = Annotated[
+    str | None,
+    Option(
+        help="Who evaluates a search's candidates: processes, ray, or ray://HOST:PORT.",
+        rich_help_panel=TIME,
+    ),
+]
 Mean = Annotated[
     Any, option(units.parse_numbers, "NUMBERS", "Subtracted, per channel.", panel=INPUT)
 ]

@@ -70,7 +70,6 @@ def test_compress_passes_everything_on(lilliput_: Call, compressed: dict[str, An
         *("--max-drop", 0.5, "--max-macs", "20M", "--max-params", "300k"),
         *("--input-shape", "1x3x32x32", "--mean", "0.5,0.4,0.3", "--std", "0.2"),
         *("--time-budget", "1h30m", "--epochs", 7, "--seed", 5, "--out", "runs/x", "--quiet"),
-        *("--workers", 3),
         *("--track", "mlflow", "--track", "tensorboard"),
     )
     assert (code, err) == (0, "")
@@ -89,7 +88,6 @@ def test_compress_passes_everything_on(lilliput_: Call, compressed: dict[str, An
         "seed": 5,
         "time_budget_minutes": 90.0,
         "epochs": 7,
-        "workers": "3",
         "out": Path("runs/x"),
         "track": ["mlflow", "tensorboard"],
     }

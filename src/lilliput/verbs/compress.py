@@ -35,7 +35,6 @@ def compress(
     seed: int = 0,
     time_budget_minutes: float | None = None,
     epochs: int | None = None,
-    workers: str = "1",
     out: Path | str | None = None,
     track: str | Sequence[str] | None = None,
     progress: Progress | None = None,
@@ -54,7 +53,6 @@ def compress(
         seed: Fixes everything that is not a clock.
         time_budget_minutes: Time for the whole; more of it finds better files.
         epochs: Of a full training; unset, as many as the time allows.
-        workers: Who evaluates a search's candidates: processes, "ray", or "ray://host:port".
         out: The run's folder; it must not hold another run.
         track: Where the run is shown while it goes on: "mlflow", "tensorboard", or both.
         progress: Watches.
@@ -78,7 +76,6 @@ def compress(
         seed=seed,
         time_budget_minutes=time_budget_minutes,
         epochs=epochs,
-        workers=workers,
     )
     watched, trackers = progress or SilentProgress(), chosen(track)
     if time_budget_minutes is None and epochs is None:
@@ -106,7 +103,6 @@ def recipe_for(
     seed: int,
     time_budget_minutes: float | None,
     epochs: int | None,
-    workers: str = "1",
 ) -> Recipe:
     """The recipe that these goals come to; it is what the run writes down, to be edited."""
     is_file = model.endswith((".onnx", ".pt2"))
@@ -132,7 +128,6 @@ def recipe_for(
         "time_budget_minutes": time_budget_minutes,
         "train_threads": usable_cores(),
         "train_precision": native_precision(),
-        "workers": workers,
         "stages": stages,
     }
     return Recipe.model_validate(plain)
