@@ -38,8 +38,9 @@ from lilliput.preprocessing import IDENTITY
 from lilliput.runs.journal import JournalFile
 from lilliput.runtimes.opening import open_session
 from lilliput.search.genomes import Variant
+from lilliput.search.ladder import packed_bytes
 from lilliput.search.members import Member
-from lilliput.search.searching import Quest, evolved, packed_bytes
+from lilliput.search.searching import Quest, evolved
 from lilliput.steps.distill import Distill
 from lilliput.steps.prune_channels import PruneChannels
 from lilliput.steps.quantize import Quantize

@@ -108,6 +108,15 @@ def test_a_failure_is_an_outcome(journalled):
     assert scales.outcome({"loss": float("nan"), "bytes": 1.0}).failed
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_when_time_is_over_the_first_are_evaluated_and_the_rest_is_not(journalled, workers):
+    evaluate = Evaluations("search", "stage", score, journalled, workers)
+    assert evaluate(GENOMES, label="short", over=lambda: True) == [score(GENOMES[0])]
+    assert [journalled.journal.recall(f"search genome {key_of(g)}") for g in GENOMES[1:]] == (
+        [None] * 4
+    )
+
+
 def test_what_is_measured_is_measured_here_and_of_sound_candidates_alone(journalled):
     seen = []
 

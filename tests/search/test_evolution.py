@@ -112,6 +112,20 @@ def test_what_was_mended_is_what_lives_on(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("generations", [0, 3])
+def test_of_a_generation_that_is_cut_short_the_first_are_kept(algorithm, generations):
+    engine = grown(evolution(algorithm), generations)
+    known, asked = len(engine.archive), engine.ask()
+    engine.shorten(1)
+    assert [genome.tolist() for genome in engine.ask()] == [asked[0].tolist()]
+    grown(engine, 1)
+    assert len(engine.archive) == known + 1
+    assert key_of(asked[0]) in engine.archive
+    assert {m.number for m in engine.population} <= {m.number for m in engine.archive.values()}
+    assert engine.front()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_front_never_gets_worse(algorithm):
     found = grown(evolution(algorithm), 10)
     assert found.hypervolumes == sorted(found.hypervolumes)

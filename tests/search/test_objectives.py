@@ -12,8 +12,8 @@ from lilliput.network import Network
 from lilliput.prune import analyse, cut
 from lilliput.search.genomes import Variant
 from lilliput.search.grids import with_weight_bits
+from lilliput.search.ladder import packed_bytes
 from lilliput.search.objectives import Counter, coded_bytes, entropy_bits, widths_key
-from lilliput.search.searching import packed_bytes
 
 
 def lenet5() -> Network:

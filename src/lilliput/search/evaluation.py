@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import takewhile
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from lilliput.search.workers import mapped
 
 Figures = dict[str, float]
 Score = Callable[[Genome], Figures]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,23 @@ class Evaluations:
     workers: str = "1"
     measure: Callable[[Sequence[Genome]], list[Figures]] | None = None
 
-    def __call__(self, genomes: Sequence[Genome], *, label: str) -> list[dict[str, Any]]:
-        """Figures of each genome, or {"failed": facts}, in their order."""
+    def __call__(
+        self, genomes: Sequence[Genome], *, label: str, over: Callable[[], bool] = lambda: False
+    ) -> list[dict[str, Any]]:
+        """Figures of each genome, or {"failed": facts}, in their order.
+
+        Args:
+            genomes: What is evaluated, unless it was before.
+            label: Of the progress.
+            over: Asked after each evaluation; when it says so, no other begins, and what comes
+                back is of the first genomes alone.
+        """
         known = [self.context.journal.recall(self._name(genome)) for genome in genomes]
         fresh = [g for g, before in zip(genomes, known, strict=True) if before is None]
         work, lost = partial(_guarded, self.score, self.stage), partial(_lost, self.stage)
-        results = mapped(work, [g.tolist() for g in fresh], self.workers, lost)
+        results = _until(over, mapped(work, [g.tolist() for g in fresh], self.workers, lost))
         shown = self.context.progress.track(
-            zip(fresh, results, strict=True), label=label, total=len(fresh)
+            zip(fresh, results, strict=False), label=label, total=len(fresh)
         )
         if self.measure is None:
             found = {key_of(g): self._kept(g, told) for g, told in shown}
@@ -86,10 +97,12 @@ class Evaluations:
             # Nothing is written before it is whole, and nothing else runs while time is taken.
             judged = list(shown)
             found = {key_of(g): self._kept(g, told) for g, told in self._with_measured(judged)}
-        return [
-            before if before is not None else found[key_of(genome)]
+        every = {
+            key_of(genome): before
             for genome, before in zip(genomes, known, strict=True)
-        ]
+            if before is not None
+        } | found
+        return [every[key_of(g)] for g in takewhile(lambda g: key_of(g) in every, genomes)]
 
     def _with_measured(
         self, judged: Sequence[tuple[Genome, dict[str, Any]]]
@@ -107,6 +120,13 @@ class Evaluations:
 
     def _name(self, genome: Genome) -> str:
         return f"{self.key} genome {key_of(genome)}"
+
+
+def _until(over: Callable[[], bool], results: Iterator[T]) -> Iterator[T]:
+    for result in results:
+        yield result
+        if over():
+            return
 
 
 def _guarded(score: Score, stage: str, genes: list[int]) -> dict[str, Any]:

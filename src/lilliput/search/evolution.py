@@ -100,6 +100,12 @@ class Evolution(Generic[T]):
         self._asked, self._brood = None, []
         self.hypervolumes.append(self.hypervolume())
 
+    def shorten(self, count: int) -> None:
+        """Of what was asked for, only the first `count` are ever told; the rest is as if unborn."""
+        unborn = {key_of(genome) for genome in self.ask()[count:]}
+        self._asked = [genome for genome in self.ask() if key_of(genome) not in unborn]
+        self._brood = [genome for genome in self._brood if key_of(genome) not in unborn]
+
     def front(self) -> list[Member]:
         """Of all that were ever evaluated: feasible, and beaten by no other; by first value."""
         sound = [m for m in self.archive.values() if m.outcome.feasible]

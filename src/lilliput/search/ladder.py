@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from lilliput.attempts import attempt
+from lilliput.codec.bill import GRAPH, HEADER
+from lilliput.codec.container import encode
 from lilliput.context import Context
 from lilliput.data.dataset import Split
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.sources import Examples
+from lilliput.export.onnx_file import export_network
 from lilliput.meter.accuracy import metric_of
 from lilliput.models.session import scores_in_torch
 from lilliput.network import Network
@@ -25,11 +30,21 @@ from lilliput.prune.analysis import Analysis
 from lilliput.prune.batchnorm import reestimate
 from lilliput.prune.cutting import cut
 from lilliput.prune.edits import cut_edit
-from lilliput.prune.refit import Gram, refitted
+from lilliput.prune.from_context import BATCH, examples
+from lilliput.prune.refit import Gram, grams, refitted
 from lilliput.prune.trial import cut_module, removals
 from lilliput.search.genomes import Variant
-from lilliput.search.grids import FLOAT, OnGrid, held_on_grid, inputs_on_grids, with_weight_bits
+from lilliput.search.grids import (
+    FLOAT,
+    OnGrid,
+    held_on_grid,
+    input_ranges,
+    inputs_on_grids,
+    with_weight_bits,
+)
 from lilliput.search.objectives import Counter
+from lilliput.search.rungs import metric_in_torch
+from lilliput.search.settings import EvolutionSettings
 from lilliput.search.shrinking import Short, Training
 
 DISTRUST = 0.5
@@ -133,6 +148,59 @@ class Workshop:
         if epochs == 0:
             return with_weight_bits(trained, variant.weight_bits)
         return held_on_grid(trained, variant.weight_bits)
+
+
+def workshop(
+    network: Network, analysis: Analysis, settings: EvolutionSettings, context: Context
+) -> Workshop:
+    """What a search builds its candidates with; examples are drawn by the run's seed."""
+    batches = [x for x, _ in examples(network, context, settings.refit_examples, BATCH)]
+    paths = [layer.path for layer in analysis.layers if layer.kind != "embedding"]
+    modules = dict(network.module.named_modules())
+    sizes = {settings.screen_examples, settings.rank_examples, len(context.data.validation)}
+    return Workshop(
+        original=network,
+        analysis=analysis,
+        counter=Counter(analysis, *_overheads(network, analysis)),
+        context=context,
+        batches=batches,
+        known=grams(network, analysis, batches) if settings.refit else {},
+        ranges=input_ranges(network, [p for p in paths if p in modules], batches),
+        whole=_wholes(sizes - {0}, context),
+    )
+
+
+def _wholes(sizes: set[int], context: Context) -> dict[int, float]:
+    """{number of validation examples: the original's metric on them}, once a run."""
+    found = {}
+    for size in sorted(sizes):
+        split = context.data.split("validation").head(size)
+
+        def work(split: Any = split) -> dict[str, float]:
+            return {"metric": metric_in_torch(context.original.the_network(), split, context)}
+
+        key = f"original on {len(split)} validation examples"
+        found[len(split)] = context.journal.once(key, work)["metric"]
+    return found
+
+
+def _overheads(network: Network, analysis: Analysis) -> tuple[int, int]:
+    """Bytes of the original's float file, and of its packed form, that are not weights."""
+    content = _float_file(network)
+    counted = Counter(analysis).file_bytes(Variant())
+    parts = encode(content)[1].parts
+    graph = parts.get(GRAPH, 0) + parts.get(HEADER, 0)
+    return max(round(len(content) - counted), 0), graph
+
+
+def packed_bytes(network: Network) -> int:
+    """Length of the `.lil` file of the network's float file."""
+    return len(encode(_float_file(network))[0])
+
+
+def _float_file(network: Network) -> bytes:
+    with TemporaryDirectory(prefix="lilliput-search-") as folder:
+        return export_network(network, Path(folder) / "network.onnx").path.read_bytes()
 
 
 def climbed(

@@ -6,36 +6,27 @@ it asked for, gets the answers from the journal, and so ends where an undisturbe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from lilliput.attempts import attempt
 from lilliput.candidate import Candidate
-from lilliput.codec.bill import GRAPH, HEADER
-from lilliput.codec.container import encode
 from lilliput.context import Context, SilentJournal, SilentProgress
 from lilliput.errors import Refused
-from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
 from lilliput.models.store import load_saved, save_network
-from lilliput.network import Network
-from lilliput.prune.analysis import Analysis
-from lilliput.prune.from_context import BATCH, examples
-from lilliput.prune.refit import grams
 from lilliput.search.choosing import best, spread_by_loss, with_loss, worth_delivering
 from lilliput.search.evaluation import Evaluations, Figures, Scales
 from lilliput.search.evolution import Evolution
 from lilliput.search.genomes import Encoding, Genome, Variant, key_of
-from lilliput.search.grids import input_ranges
-from lilliput.search.ladder import Workshop, climbed, rank_correlation, trust
+from lilliput.search.ladder import Workshop, climbed, packed_bytes, rank_correlation, trust
 from lilliput.search.members import Member
-from lilliput.search.objectives import Counter, measured_latencies, widths_key
+from lilliput.search.objectives import measured_latencies, widths_key
 from lilliput.search.rungs import metric_in_torch
 from lilliput.search.settings import EvolutionSettings
 from lilliput.search.shrinking import Training
@@ -81,54 +72,6 @@ class Quest:
     def training(self) -> Training:
         settings = self.settings
         return Training(settings.learning_rate, settings.batch_size, settings.screen_steps)
-
-
-def workshop(
-    network: Network, analysis: Analysis, settings: EvolutionSettings, context: Context
-) -> Workshop:
-    """What a search builds its candidates with; examples are drawn by the run's seed."""
-    batches = [x for x, _ in examples(network, context, settings.refit_examples, BATCH)]
-    paths = [layer.path for layer in analysis.layers if layer.kind != "embedding"]
-    modules = dict(network.module.named_modules())
-    sizes = {settings.screen_examples, settings.rank_examples, len(context.data.validation)}
-    return Workshop(
-        original=network,
-        analysis=analysis,
-        counter=Counter(analysis, *_overheads(network, analysis)),
-        context=context,
-        batches=batches,
-        known=grams(network, analysis, batches) if settings.refit else {},
-        ranges=input_ranges(network, [p for p in paths if p in modules], batches),
-        whole=_wholes(sizes - {0}, context),
-    )
-
-
-def _wholes(sizes: set[int], context: Context) -> dict[int, float]:
-    """{number of validation examples: the original's metric on them}, once a run."""
-    found = {}
-    for size in sorted(sizes):
-        split = context.data.split("validation").head(size)
-
-        def work(split: Any = split) -> dict[str, float]:
-            return {"metric": metric_in_torch(context.original.the_network(), split, context)}
-
-        key = f"original on {len(split)} validation examples"
-        found[len(split)] = context.journal.once(key, work)["metric"]
-    return found
-
-
-def _overheads(network: Network, analysis: Analysis) -> tuple[int, int]:
-    """Bytes of the original's float file, and of its packed form, that are not weights."""
-    content = _float_file(network)
-    counted = Counter(analysis).file_bytes(Variant())
-    parts = encode(content)[1].parts
-    graph = parts.get(GRAPH, 0) + parts.get(HEADER, 0)
-    return max(round(len(content) - counted), 0), graph
-
-
-def _float_file(network: Network) -> bytes:
-    with TemporaryDirectory(prefix="lilliput-search-") as folder:
-        return export_network(network, Path(folder) / "network.onnx").path.read_bytes()
 
 
 def refuse_unsearchable(stage: str, context: Context, *, labels: bool) -> None:
@@ -195,16 +138,49 @@ def evolved(quest: Quest) -> Evolution[Variant]:
         context.workers,
         partial(_latencies, quest) if "latency" in settings.objectives else None,
     )
+    spent = 0.0
     for number in range(1, settings.generations + 1):
-        label = f"generation {number} of {settings.generations}"
-        told = evaluate(evolution.ask(), label=label)
-        evolution.tell([scales.outcome(one) for one in told])
-        facts = _facts(quest, evolution, number)
-        context.journal.once(f"{quest.key} generation {number}", partial(dict, generation=facts))
-        context.progress.say(
-            f"{label}: {facts['front']} on the front, hypervolume {facts['hypervolume']:.4f}"
-        )
+        if settings.minutes is not None and spent >= settings.minutes:
+            context.progress.say(f"{quest.stage}: the time to evolve is over")
+            break
+        spent = _generation(quest, evolution, evaluate, scales, number, spent)
     return evolution
+
+
+def _generation(
+    quest: Quest,
+    evolution: Evolution[Variant],
+    evaluate: Evaluations,
+    scales: Scales,
+    number: int,
+    spent: float,
+) -> float:
+    """One generation, cut short when the time is over; the minutes of all up to its end.
+
+    Both are journalled with it: a run that is resumed ends where it had ended.
+    """
+    settings, context, began = quest.settings, quest.context, time.monotonic()
+    key = f"{quest.key} generation {number}"
+    label = f"generation {number} of {settings.generations}"
+
+    def minutes() -> float:
+        return spent + (time.monotonic() - began) / 60
+
+    def over() -> bool:
+        return before is None and settings.minutes is not None and minutes() >= settings.minutes
+
+    before = context.journal.recall(key)
+    if before is not None:
+        evolution.shorten(before["generation"]["evaluated"] - len(evolution.archive))
+    told = evaluate(evolution.ask(), label=label, over=over)
+    evolution.shorten(len(told))
+    evolution.tell([scales.outcome(one) for one in told])
+    facts = {**_facts(quest, evolution, number), "minutes": minutes()}
+    noted = context.journal.once(key, partial(dict, generation=facts))["generation"]
+    context.progress.say(
+        f"{label}: {facts['front']} on the front, hypervolume {facts['hypervolume']:.4f}"
+    )
+    return float(noted.get("minutes", spent))
 
 
 def figures_of(quest: Quest, genome: Genome) -> Figures:
@@ -385,8 +361,3 @@ def delivered(quest: Quest, member: Member, candidate: Candidate, name: str) -> 
             for quantity, (value, unit) in figures.items()
         )
     )
-
-
-def packed_bytes(network: Network) -> int:
-    """Length of the `.lil` file of the network's float file."""
-    return len(encode(_float_file(network))[0])

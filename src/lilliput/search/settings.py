@@ -24,6 +24,11 @@ class EvolutionSettings(BaseModel):
     )
     population: int = Field(24, ge=4, le=2000, description="candidates of a generation")
     generations: int = Field(10, ge=1, le=1000, description="number of generations")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="time to evolve, over all resumes; what was found by then is trained",
+    )
     seed: int = Field(0, ge=0, description="another seed, another search of the same run")
     max_drop: float | None = Field(
         None, gt=0, description="metric a candidate may lose untrained; unset: a quarter of it"
