@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product, starmap
+
 import pytest
 
 from lilliput.errors import LilliputError
@@ -16,7 +18,7 @@ from lilliput.testing import (
     StepContract,
     TaskContract,
 )
-from lilliput.testing.search_contracts import tiny_ground
+from lilliput.testing.search_contracts import tiny_grounds
 
 SETTINGS: dict[str, list[dict[str, object]]] = {
     "distill": [{"epochs": 1, "batch_size": 32}, {"epochs": 1, "batch_size": 16, "imitation": 1}],
@@ -66,9 +68,16 @@ BRIEF: dict[str, object] = {
     "max_drop": 90.0,
 }
 SEARCHES: dict[str, list[dict[str, object]]] = {
-    "search_bits": [BRIEF | {"filters": "widths", "activations": True}],
+    "search_bits": [
+        BRIEF
+        | {
+            "filters": "widths",
+            "activations": True,
+            "objectives": ["loss", "macs", "coded_bytes"],
+        }
+    ],
     "search_filters": [
-        BRIEF | {"score_images": 32},
+        BRIEF | {"score_images": 32, "algorithm": "nsga3"},
         BRIEF | {"encoding": "masks", "algorithm": "paper", "criterion": "l2"},
     ],
     "shrink": [
@@ -112,17 +121,29 @@ class TestSearches(SearchContract):
 
 
 class Registered:
-    """Makes the encoding of this name for the tiny network."""
+    """Makes the encoding of this name on this ground of the tiny network."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, encoding: str, ground: str) -> None:
+        self.encoding, self.ground = encoding, ground
+        self.name = f"{encoding}, {ground}"
 
     def __call__(self) -> Encoding[Variant]:
-        return ENCODINGS[self.name](tiny_ground())
+        return ENCODINGS[self.encoding](tiny_grounds()[self.ground])
+
+
+JOINED = [name for name in ENCODINGS if "+" in name]
+SINGLE = [name for name in ENCODINGS if name not in JOINED]
 
 
 class TestEncodings(EncodingContract):
-    encodings = tuple(map(Registered, ENCODINGS))
+    encodings = tuple(starmap(Registered, product(SINGLE, tiny_grounds())))
+
+
+class TestJoinedEncodings(EncodingContract):
+    """Their parts are drawn one by one, so that both are seldom small at once."""
+
+    encodings = tuple(starmap(Registered, product(JOINED, tiny_grounds())))
+    spread = 0.17
 
 
 @pytest.mark.usefixtures("scripted_stopwatch")

@@ -6,7 +6,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from pydantic import ValidationError
@@ -122,28 +121,6 @@ def test_a_search_begins_at_the_original_bit_for_bit(tmp_path, stage):
     told = quest.shop.figures(variant, 24)
     assert told["loss"] == 0
     assert told["params"] == quest.shop.original.params
-
-
-@pytest.mark.parametrize(
-    "stage",
-    [
-        SearchFilters(**BRIEF, encoding="masks", algorithm="paper"),
-        SearchBits(**BRIEF, bits=(3, 8), filters="widths"),
-    ],
-    ids=["filters", "bits"],
-)
-def test_the_file_of_every_find_answers_as_the_network(tmp_path, stage):
-    context = tiny_context(tmp_path)
-    (pictures,) = context.original.the_network().example(1000)
-    for child in stage.explore(context.original, context):
-        network = child.the_network()
-        file = export_network(network, tmp_path / f"{child.id}.onnx").path
-        session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        (ours,) = session.run(None, {"x": pictures.numpy()})
-        with torch.no_grad():
-            theirs = network.module(pictures).numpy()
-        assert np.abs(ours - theirs).max() <= 1e-4
-        assert np.array_equal(ours.argmax(1), theirs.argmax(1))
 
 
 def test_examples_for_the_last_test_decide_nothing(tmp_path):

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lilliput.candidate import Candidate
 from lilliput.context import Context
+from lilliput.export.onnx_file import export_network
+from lilliput.network import Network, flat_outputs
 from lilliput.prune.groups import analyse
 from lilliput.prune.importance import class_scores
 from lilliput.runs.journal import JournalFile
+from lilliput.runtimes.opening import open_session
 from lilliput.search.genomes import Encoding, Genome, Ground
+from lilliput.search.grids import FLOAT
 from lilliput.search.operators import inverted
 from lilliput.steps.base import Search
 from lilliput.target import Target
@@ -26,21 +33,59 @@ from lilliput.testing.tiny import tiny_context, tiny_network
 
 DRAWS = 30
 
+SIZED = 300
+"""Samples whose sizes are looked at: enough for both ends to be among them."""
 
+PICTURES = 1000
+CLOSE = 1e-4
+"""How far a file's answers may be from its network's, on so many inputs."""
+
+
+@cache
 def tiny_ground() -> Ground:
-    """What an encoding of the tiny network stands on."""
+    """What an encoding of the tiny network stands on; made once, and not to be changed."""
     network = tiny_network()
     analysis = analyse(network)
     return Ground(network, analysis, class_scores(network, analysis, "l2"))
 
 
+@cache
+def tiny_grounds() -> Mapping[str, Ground]:
+    """Free; with every restriction at once; with a single group of which something may go."""
+    free = tiny_ground()
+    first, second, *others = (frozenset(group.classes) for group in free.analysis.prunable)
+    return {
+        "free": free,
+        "restricted": replace(
+            free,
+            protected=first | set(sorted(second)[:1]),
+            fixed=frozenset({"stem"}),
+            multiple_of=3,
+            bits=(2, 8),
+            activations=True,
+        ),
+        "one group": replace(free, protected=frozenset(second.union(*others))),
+    }
+
+
 class EncodingContract:
-    """Subclass and set `encodings`: functions that make an encoding of anything."""
+    """Subclass and set `encodings`: functions that make an encoding of anything.
+
+    What is not expressed as a `Variant` needs an `is_original` of its own. `spread` is the least
+    standard deviation of the sizes of samples, shares of the largest: it is 0.29 where all sizes
+    are as likely; genes that are drawn one by one all end up near a half.
+    """
 
     encodings: Sequence[Callable[[], Encoding[Any]]] = ()
+    spread: float = 0.2
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         pytest_parametrize(metafunc, "made", self.encodings)
+
+    def is_original(self, expressed: Any) -> bool:
+        """Whether what a genome expresses changes nothing."""
+        bits = {*expressed.weight_bits.values(), *expressed.activation_bits.values()}
+        return not expressed.gone and bits <= {FLOAT}
 
     def drawn(self, encoding: Encoding[Any], count: int = DRAWS) -> list[Genome]:
         rng = np.random.default_rng(0)
@@ -105,6 +150,19 @@ class EncodingContract:
         seeds = [tuple(genome) for genome in encoding.seeds()]
         assert len(seeds) == len(set(seeds))
 
+    def test_the_first_seed_is_the_original(self, made: Callable[[], Encoding[Any]]) -> None:
+        encoding = made()
+        first, *others = (encoding.express(genome) for genome in encoding.seeds())
+        assert self.is_original(first)
+        assert not any(map(self.is_original, others))
+
+    def test_samples_spread_over_all_sizes(self, made: Callable[[], Encoding[Any]]) -> None:
+        encoding = made()
+        sizes = np.sum(self.drawn(encoding, SIZED), axis=1) / (encoding.levels - 1).sum()
+        assert sizes.min() < 0.15
+        assert sizes.max() > 0.85
+        assert sizes.std() > self.spread
+
     def test_descriptions_are_json(self, made: Callable[[], Encoding[Any]]) -> None:
         encoding = made()
         for genome in [*encoding.seeds(), *self.drawn(encoding, 3)]:
@@ -132,6 +190,17 @@ class SearchContract:
         stage.requires(given, context)
         return list(stage.explore(given, replace(context, journal=journal)))
 
+    def check_file(self, network: Network, path: Path) -> None:
+        """The network's file answers as the network, and decides alike."""
+        inputs = network.example(PICTURES)
+        with torch.no_grad():
+            ours = [t.numpy() for t in flat_outputs(network.module.eval()(*inputs))]
+        with closing(open_session(export_network(network, path).path, Target())) as session:
+            theirs = session.run([x.numpy() for x in inputs])
+        for expected, found in zip(ours, theirs, strict=True):
+            assert np.abs(found - expected).max() <= CLOSE
+            assert np.array_equal(found.argmax(1), expected.argmax(1))
+
     def test_what_it_finds_is_of_the_promised_kind_and_has_a_history(
         self, stage: Search, tmp_path: Path
     ) -> None:
@@ -145,6 +214,8 @@ class SearchContract:
         for child in children:
             assert child.kind == stage.gives
             assert shapes_of(child) == shapes_of(given)
+            if child.network is not None:
+                self.check_file(child.network, tmp_path / "child.onnx")
             if child.id != given.id:
                 assert (child.parent, child.stage) == (given.id, stage.name)
                 assert child.history[-1] == child.settings
