@@ -39,6 +39,7 @@ def show(result: Any, *, as_json: bool) -> None:
 
 def conclude(result: RunResult, *, as_json: bool) -> int:
     """Print what came of a run: table, recommended file, the line that loads it. Its exit code."""
+    from lilliput.meter.bfloat16 import as_meant
     from lilliput.reports import write_report
     from lilliput.reports.snippet import loading_line
     from lilliput.reports.summary import Summary
@@ -60,8 +61,10 @@ def conclude(result: RunResult, *, as_json: bool) -> int:
         typer.echo(f"{count} {'attempt' if count == 1 else 'attempts'} failed; the report says why")
     typer.echo(result.summary())
     if result.best_file is not None:
-        runtime = Summary.of(run).target.runtime
-        typer.echo(f"load it: {loading_line(result.best_file, runtime)}")
+        where = Summary.of(run).target
+        if result.best is not None:
+            where = as_meant(result.best.the_artifact(), where)
+        typer.echo(f"load it: {loading_line(result.best_file, where)}")
     typer.echo(f"report: {report.page}")
     return result.exit_code
 

@@ -22,6 +22,7 @@ from lilliput.data.dataset import Array, Split
 from lilliput.errors import CannotWrite, LilliputError
 from lilliput.meter.accuracy import fixed_batch, run_batch
 from lilliput.meter.anatomy import anatomy
+from lilliput.meter.bfloat16 import as_meant
 from lilliput.preprocessing import IDENTITY
 from lilliput.runtimes.opening import open_session
 
@@ -40,7 +41,7 @@ def note_exhibits(best: Candidate, reference: Candidate, context: Context) -> No
     file, original = best.the_artifact(), reference.the_artifact()
 
     def parts() -> dict[str, Any]:
-        found = anatomy(file.path, context.target)
+        found = anatomy(file.path, as_meant(file, context.target))
         return {"anatomy": found.model_dump(mode="json"), "of": best.id}
 
     def samples() -> dict[str, Any]:
@@ -87,7 +88,7 @@ def _answers(file: Artifact, split: Split, context: Context) -> list[Any]:
     """What the file makes of every example, in the form of the truth."""
     preprocessing = file.metadata.preprocessing or IDENTITY
     found: list[Any] = []
-    with closing(open_session(file.path, context.target)) as session:
+    with closing(open_session(file.path, as_meant(file, context.target))) as session:
         fixed = fixed_batch(session)
         for batch in context.task.batches(
             split, preprocessing, fixed or 64, layout=context.data.layout

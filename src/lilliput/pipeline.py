@@ -24,6 +24,7 @@ from lilliput.distill.speed import torch_threads
 from lilliput.errors import CannotWrite, LilliputError
 from lilliput.exhibits import note_exhibits
 from lilliput.input_check import check_network_inputs, warnings_of
+from lilliput.meter.bfloat16 import twins
 from lilliput.meter.candidates import Yardstick, with_cost, with_latency
 from lilliput.models.source import load_model
 from lilliput.network import Network
@@ -86,8 +87,10 @@ def execute(recipe: Recipe, run: RunFolder, progress: Progress | None = None) ->
 
 
 def _files(candidates: Iterable[Candidate], prepared: Prepared) -> list[Candidate]:
-    """Those that are files, without the reference."""
-    return [c for c in candidates if c.artifact is not None and c.id != prepared.reference.id]
+    """Those that are files, without the reference, and what else they are in bfloat16."""
+    reference = prepared.reference
+    files = [c for c in candidates if c.artifact is not None and c.id != reference.id]
+    return [*files, *twins([reference, *files], prepared.context)]
 
 
 def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:

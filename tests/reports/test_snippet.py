@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from lilliput.artifact import Artifact, ArtifactMetadata, TensorSpec
 from lilliput.preprocessing import Preprocessing
 from lilliput.reports.snippet import loading_code, loading_line
+from lilliput.target import Target
 
 
 def identity_file(path: Path, shape: list[Any], metadata: ArtifactMetadata) -> Artifact:
@@ -56,11 +57,11 @@ def test_the_code_feeds_pictures_as_we_do(
     spec = TensorSpec(name="image", shape=(None, 3, 6, 4))
     metadata = ArtifactMetadata(preprocessing=preprocessing, inputs=(spec,))
     artifact = identity_file(tmp_path / "it's.onnx", ["n", 3, 6, 4], metadata)
-    code = loading_code(artifact.path, artifact, runtime)
+    code = loading_code(artifact.path, artifact, Target(runtime=runtime))
     pictures = np.random.default_rng(0).integers(0, 256, (2, 6, 4, 3)).astype(np.uint8)
     np.testing.assert_allclose(run(code, pictures), preprocessing(pictures), rtol=2e-5, atol=1e-5)
     assert run(code).shape == (1, 3, 6, 4)
-    assert loading_line(artifact.path, runtime) in code
+    assert loading_line(artifact.path, Target(runtime=runtime)) in code
 
 
 def test_a_size_is_said_in_the_example(tmp_path: Path):

@@ -20,6 +20,7 @@ from lilliput.context import Context
 from lilliput.data.dataset import Split
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import Scores, also_of, drop, metric_of, score_fully
+from lilliput.meter.bfloat16 import as_meant
 from lilliput.meter.cost import file_cost
 from lilliput.meter.stopwatch import compare_files
 from lilliput.onnx_io import unpacked
@@ -59,7 +60,10 @@ def with_latency(
     same = _plain_twins(candidates)
     timed: list[Candidate] = []
     for group in _groups([c for c in candidates if c.id not in same]):
-        files = {c.id: (c.the_artifact().path, context.target) for c in (reference, *group)}
+        files = {
+            c.id: (c.the_artifact().path, as_meant(c.the_artifact(), context.target))
+            for c in (reference, *group)
+        }
         timings = compare_files(
             files,
             reference.id,
@@ -133,7 +137,8 @@ class Yardstick:
 def scores_of(artifact: Artifact, split: Split, context: Context) -> Scores:
     """One score per example of the split, from the file in the target's runtime."""
     preprocessing = artifact.metadata.preprocessing or IDENTITY
-    with closing(open_session(artifact.path, context.target)) as session:
+    where = as_meant(artifact, context.target)
+    with closing(open_session(artifact.path, where)) as session:
         return score_fully(
             session,
             context.task,

@@ -179,7 +179,7 @@ def _shown(answer: dict[str, str], root: Path) -> dict[str, str] | None:
 def _code(summary: Summary) -> str:
     if summary.best is None or summary.best.artifact is None or summary.best_file is None:
         return ""
-    return loading_code(summary.best_file, summary.best.artifact, summary.target.runtime)
+    return loading_code(summary.best_file, summary.best.artifact, summary.target)
 
 
 def _policy_hash(script: str) -> str:

@@ -44,7 +44,7 @@ def _recommendation(summary: Summary) -> Iterator[str]:
             yield f"What would reach it: {summary.reach}."
     else:
         yield f"**Recommended: `{summary.best_file}`**"
-    code = loading_code(summary.best_file, summary.best.artifact, summary.target.runtime)
+    code = loading_code(summary.best_file, summary.best.artifact, summary.target)
     yield f"```python\n{code}\n```"
 
 

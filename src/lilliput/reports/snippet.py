@@ -5,30 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 
 from lilliput.artifact import Artifact
+from lilliput.meter.bfloat16 import as_meant
 from lilliput.preprocessing import Preprocessing
+from lilliput.target import Target
 
 
-def loading_line(path: Path, runtime: str = "onnxruntime") -> str:
-    """The one line that opens the file in its runtime; a packed one is unpacked in memory."""
+def loading_line(path: Path, target: Target) -> str:
+    """The one line that opens the file in its runtime; a packed one is unpacked in memory.
+
+    OpenVINO is told the precision: left to itself, it runs float files in bfloat16 on some CPUs.
+    """
+    runtime = target.runtime
     model = repr(str(path))
     if path.suffix == ".lil":
         model = f"bytes(lilliput.onnx_io.unpacked({model}))"
         if runtime == "openvino":
             model = f"openvino.Core().read_model({model})"
     if runtime == "openvino":
-        return f"network = openvino.Core().compile_model({model}, 'CPU')"
+        how = {"INFERENCE_PRECISION_HINT": target.precision}
+        return f"network = openvino.Core().compile_model({model}, 'CPU', {how!r})"
     return f"session = onnxruntime.InferenceSession({model})"
 
 
-def loading_code(path: Path, artifact: Artifact, runtime: str = "onnxruntime") -> str:
+def loading_code(path: Path, artifact: Artifact, target: Target | None = None) -> str:
     """A whole program: open the file, turn pictures into its input, run it.
 
     Args:
         path: Where the file is.
         artifact: Its description: preprocessing and inputs are read from it.
-        runtime: The target's; "openvino" gives OpenVINO's calls, any other ONNX Runtime's.
+        target: Where it was measured; OpenVINO's calls for that one, ONNX Runtime's for others.
     """
-    name = "openvino" if runtime == "openvino" else "onnxruntime"
+    where = as_meant(artifact, target or Target())
+    name = "openvino" if where.runtime == "openvino" else "onnxruntime"
     inputs = artifact.metadata.inputs
     entry = inputs[0].name if inputs else "input"
     run = {
@@ -40,7 +48,7 @@ def loading_code(path: Path, artifact: Artifact, runtime: str = "onnxruntime") -
         f"import {name}",
         *(["import lilliput.onnx_io"] if path.suffix == ".lil" else []),
         "",
-        loading_line(path, runtime),
+        loading_line(path, where),
         *_input_lines(artifact),
         run[name],
     ]

@@ -14,6 +14,7 @@ from lilliput.data.sources import load_data
 from lilliput.errors import Refused
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import Scores, also_of, drop, metric_of, score_fully
+from lilliput.meter.bfloat16 import as_meant
 from lilliput.preprocessing import Preprocessing
 from lilliput.runtimes.opening import open_session
 from lilliput.target import Target
@@ -100,7 +101,7 @@ def evaluate(
 
     def scores(scored: Artifact) -> Scores:
         how = preprocessing or form_of(scored, examples)
-        with closing(open_session(scored.path, where)) as session:
+        with closing(open_session(scored.path, as_meant(scored, where))) as session:
             return score_fully(
                 session,
                 named,

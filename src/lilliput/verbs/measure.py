@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lilliput.artifact import Artifact
 from lilliput.columns import aligned
 from lilliput.context import Progress
 from lilliput.errors import LilliputError
+from lilliput.meter.bfloat16 import as_meant
 from lilliput.meter.host import fingerprint
 from lilliput.meter.readings import Timing
 from lilliput.meter.stopwatch import compare_files
@@ -102,7 +104,7 @@ def measure(
         raise LilliputError("a file was named twice; the noise floor is found by itself")
     where = Target.parse(target) if isinstance(target, str) else target
     timings = compare_files(
-        {name: (path, where) for name, path in named.items()},
+        {name: (path, as_meant(Artifact.of(path), where)) for name, path in named.items()},
         next(iter(named)),
         batch=batch,
         max_seconds=max_seconds,
