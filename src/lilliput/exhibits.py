@@ -20,7 +20,7 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.dataset import Array, Split
 from lilliput.errors import CannotWrite, LilliputError
-from lilliput.meter.accuracy import fixed_batch, run_batch
+from lilliput.meter.accuracy import answers_of
 from lilliput.meter.anatomy import anatomy
 from lilliput.meter.bfloat16 import as_meant
 from lilliput.preprocessing import IDENTITY
@@ -86,16 +86,9 @@ def _samples(file: Artifact, original: Artifact, context: Context) -> dict[str, 
 
 def _answers(file: Artifact, split: Split, context: Context) -> list[Any]:
     """What the file makes of every example, in the form of the truth."""
-    preprocessing = file.metadata.preprocessing or IDENTITY
-    found: list[Any] = []
+    how, layout = file.metadata.preprocessing or IDENTITY, context.data.layout
     with closing(open_session(file.path, as_meant(file, context.target))) as session:
-        fixed = fixed_batch(session)
-        for batch in context.task.batches(
-            split, preprocessing, fixed or 64, layout=context.data.layout
-        ):
-            output = run_batch(session, batch.inputs, fixed=fixed)[0]
-            found += list(context.task.as_truth(output))
-    return found
+        return answers_of(session, context.task, split, how, layout=layout)
 
 
 def _chosen(differing: Sequence[int], count: int) -> list[int]:

@@ -121,9 +121,11 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
         progress.say(f"warning: {warning}")
     data, why = with_unseen_validation(context)
     context = replace(context, data=data)
-    if why:
-        progress.say(why)
-    run.journal.note("data", **{**describe(data), "seed": recipe.seed, "validation_from_test": why})
+    untold = without_truth(data)
+    for sentence in filter(None, (why, untold)):
+        progress.say(sentence)
+    told = {"seed": recipe.seed, "validation_from_test": why, "without_truth": untold}
+    run.journal.note("data", **{**describe(data), **told})
     return Prepared(context, original, _reference(original, context))
 
 
@@ -189,6 +191,18 @@ def describe(data: Dataset) -> dict[str, Any]:
         name: len(getattr(data, name)) for name in ("train", "calibration", "validation", "test")
     }
     return {"name": data.name, "examples": sizes, "synthetic": data.synthetic, **data.facts}
+
+
+def without_truth(data: Dataset) -> str:
+    """What stands in for the truth that examples come without, in a sentence; "" if all have it."""
+    splits = {name: getattr(data, name) for name in ("validation", "test")}
+    bare = [name for name, split in splits.items() if len(split) and split.targets is None]
+    if not bare:
+        return ""
+    return (
+        f"the {' and '.join(bare)} examples have no labels: the original's own answers stand in "
+        "for them, and quality is agreement with the original"
+    )
 
 
 def _reference(original: Candidate, context: Context) -> Candidate:

@@ -37,8 +37,9 @@ def with_unseen_validation(context: Context) -> tuple[Dataset, str]:
     found to be is in the journal, so that a resumed run uses the same examples.
     """
     data = context.data
-    testable = data.alike and len(data.test) and len(data.validation)
-    if not testable or context.original.network is None or data.validation.targets is None:
+    both = (data.validation, data.test)
+    testable = data.alike and all(len(s) and s.targets is not None for s in both)
+    if not testable or context.original.network is None:
         return data, ""
 
     def work() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
 from lilliput.steps.distill import Distill
 from lilliput.tasks import task_of
+from lilliput.testing import tiny_data
 from lilliput.verbs.compress import check_goals, compress, recipe_for
 
 RECIPE = """
@@ -153,6 +154,27 @@ def test_compress_writes_the_recipe_that_it_ran_to_be_edited(home: Path) -> None
     again = Recipe.read(home / "first" / "recipe.yaml")
     assert [stage.name for stage in again.stages] == ["shrink", "export", "quantize"]
     assert "shrink" in str(check_goals(again))
+
+
+def test_pictures_without_labels_are_an_ordinary_case(home: Path) -> None:
+    pictures = np.concatenate([tiny_data().train.inputs, tiny_data().test.inputs])
+    np.savez(home / "pictures.npz", x=pictures)
+    stages = [
+        {"shrink": {"widths": [0.5], "most_blocks": 1, "screen_steps": 1, "epochs": 0}},
+        {"export": {}},
+    ]
+    plain = recipe(home).model_dump() | {"data": str(home / "pictures.npz"), "stages": stages}
+    unlabelled = Recipe.model_validate(plain)
+    with RunFolder.create(home / "run", unlabelled) as folder:
+        result = execute(unlabelled, folder)
+    assert not result.failures
+    cut = next(c for c in result.candidates if "b1" in c.id)
+    original = next(c for c in result.candidates if c.id == "original-fp32")
+    assert original.value("metric") == 100
+    assert cut.value("drop") == pytest.approx(100 - cut.value("metric"))
+    assert "top-1 against the original, %" in result.table()
+    report = (result.path / "report.md").read_text()
+    assert "quality is agreement with the original" in report
 
 
 def test_the_plan_says_what_can_be_reached(home: Path) -> None:

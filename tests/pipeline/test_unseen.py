@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lilliput import unseen
+from lilliput.data.dataset import Split
 from lilliput.runs.journal import JournalFile
 from lilliput.testing import tiny_context
 
@@ -51,6 +52,14 @@ def test_splits_of_different_populations_are_not_compared(tmp_path: Path) -> Non
     context = tiny_context(tmp_path)
     context = replace(context, data=replace(context.data, alike=False))
     assert unseen.with_unseen_validation(context) == (context.data, "")
+
+
+@pytest.mark.parametrize("bare", ["validation", "test"])
+def test_examples_without_labels_are_not_compared(tmp_path: Path, bare: str) -> None:
+    context = tiny_context(tmp_path)
+    data = replace(context.data, **{bare: Split(getattr(context.data, bare).inputs)})
+    context = replace(context, data=data)
+    assert unseen.with_unseen_validation(context) == (data, "")
 
 
 def test_a_resumed_run_uses_the_same_examples(

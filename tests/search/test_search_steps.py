@@ -63,17 +63,24 @@ def test_a_file_cannot_be_imitated(tmp_path):
         assert "factory" in str(refused.value)
 
 
-def test_labels_are_needed_to_judge(tmp_path):
+def test_only_a_criterion_by_the_loss_needs_labels(tmp_path):
     context = tiny_context(tmp_path)
     data = context.data
-    blind = replace(context, data=replace(data, validation=Split(data.validation.inputs)))
-    with pytest.raises(Refused, match="these have no labels"):
-        SearchFilters().requires(context.original, blind)
     untold = replace(context, data=replace(data, train=Split(data.train.inputs)))
     with pytest.raises(Refused, match="needs labels") as refused:
         SearchFilters(criterion="taylor").requires(context.original, untold)
     assert "criterion: output" in str(refused.value)
     SearchFilters().requires(context.original, untold)
+
+
+def test_without_labels_the_original_is_the_truth(tmp_path):
+    context = tiny_context(tmp_path)
+    bare = context.data.map_splits(lambda split: Split(split.inputs))
+    stage = SearchFilters(**{**BRIEF, "screen_steps": 0, "generations": 1, "points": 1})
+    blind = replace(context, data=bare)
+    stage.requires(context.original, blind)
+    (found,) = stage.explore(context.original, blind)
+    assert found.value("proxy_drop") == pytest.approx(100 - found.value("proxy"))
 
 
 def test_a_glob_that_matches_nothing_is_refused(tmp_path):

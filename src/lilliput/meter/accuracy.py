@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,6 +142,19 @@ def outputs_of(
     fixed = fixed_batch(session)
     for batch in task.batches(split, preprocessing, fixed or batch_size, layout=layout):
         yield run_batch(session, batch.inputs, fixed=fixed)[0]
+
+
+def answers_of(
+    session: Session,
+    task: Task,
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    layout: str = "image",
+) -> list[Any]:
+    """What the model makes of every example, in the form of the truth."""
+    outputs = outputs_of(session, task, split, preprocessing, layout=layout)
+    return [answer for output in outputs for answer in task.as_truth(output)]
 
 
 def metric_of(scores: NDArray[np.float64], metric: Metric) -> Measurement:

@@ -19,13 +19,21 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.dataset import Split
 from lilliput.measurement import Measurement
-from lilliput.meter.accuracy import Scores, also_of, drop, metric_of, score_fully
+from lilliput.meter.accuracy import (
+    Scores,
+    also_of,
+    answers_of,
+    drop,
+    metric_of,
+    score_fully,
+)
 from lilliput.meter.bfloat16 import as_meant
 from lilliput.meter.cost import file_cost
 from lilliput.meter.stopwatch import compare_files
 from lilliput.onnx_io import unpacked
 from lilliput.preprocessing import IDENTITY
 from lilliput.runtimes.opening import open_session
+from lilliput.tasks.base import Metric
 
 TIMED = ("latency", "latency_p90", "ratio")
 """What `with_latency` takes."""
@@ -107,16 +115,20 @@ class Yardstick:
     """The original's scores on a split, example by example, to hold others against.
 
     Where the examples have no truth, the original's own outputs stand in for it, and `drop` is
-    then the loss of agreement with the original.
+    then the loss of agreement with the original; the metric is named after it.
     """
 
     split: Split
     scores: NDArray[np.float64]
+    metric: Metric
 
     @classmethod
     def of(cls, reference: Artifact, split: Split, context: Context) -> Yardstick:
+        metric = context.task.metric
+        if split.targets is None:
+            metric = metric._replace(name=f"{metric.name} against the original")
         split = with_truth(split, reference, context)
-        return cls(split, scores_of(reference, split, context).metric)
+        return cls(split, scores_of(reference, split, context).metric, metric)
 
     def judge(self, candidate: Candidate, context: Context, *, prefix: str = "") -> Candidate:
         """The candidate with "metric" and "drop" (positive = worse), paired with the original's.
@@ -125,8 +137,8 @@ class Yardstick:
         """
         scores = scores_of(candidate.the_artifact(), self.split, context)
         figures = (
-            metric_of(scores.metric, context.task.metric),
-            drop(self.scores, scores.metric, context.task.metric),
+            metric_of(scores.metric, self.metric),
+            drop(self.scores, scores.metric, self.metric),
             *also_of(scores.also),
         )
         return candidate.measured(
@@ -153,9 +165,6 @@ def with_truth(split: Split, reference: Artifact, context: Context) -> Split:
     """The split; where its examples have no truth, with the file's own outputs in its place."""
     if split.targets is not None:
         return split
-    preprocessing = reference.metadata.preprocessing or IDENTITY
-    truths: list[object] = []
+    how, layout = reference.metadata.preprocessing or IDENTITY, context.data.layout
     with closing(open_session(reference.path, context.target)) as session:
-        for batch in context.task.batches(split, preprocessing, 1, layout=context.data.layout):
-            truths += list(context.task.as_truth(session.run(batch.inputs)[0]))
-    return Split(split.inputs, truths)
+        return Split(split.inputs, answers_of(session, context.task, split, how, layout=layout))

@@ -160,8 +160,9 @@ def _warnings(
         yield (
             "The data is random: speed and size are real, and no figure of quality means anything."
         )
-    if why := str(history.data.get("validation_from_test") or ""):
-        yield _sentence(why)
+    for told in ("validation_from_test", "without_truth"):
+        if why := str(history.data.get(told) or ""):
+            yield _sentence(why)
     if history.finished is None:
         yield "The run is not finished: these are the files so far."
     first = history.sessions[0] if history.sessions else {}

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lilliput.context import Context
 from lilliput.data.dataset import Split
 from lilliput.meter.accuracy import metric_of
-from lilliput.models.session import scores_in_torch
+from lilliput.models.session import scores_in_torch, with_answers
 from lilliput.network import Network
+
+
+def judging(context: Context) -> Context:
+    """The context of a search: its validation examples have a truth to judge candidates by.
+
+    Where they came without one the original's answers stand in for it, and what a candidate
+    loses is agreement with the original.
+
+    Raises:
+        LilliputError: The data has no validation examples.
+    """
+    original, data = context.original.the_network(), context.data
+    split = with_answers(data.split("validation"), original, context)
+    return replace(context, data=replace(data, validation=split))
 
 
 def metric_in_torch(network: Network, split: Split, context: Context) -> float:

@@ -83,7 +83,8 @@ def refuse_unsearchable(stage: str, context: Context, *, labels: bool) -> None:
         labels: Whether training examples need labels.
 
     Raises:
-        Refused: No torch network to imitate, no validation examples, or no labels.
+        Refused: No torch network to imitate, or no labels.
+        LilliputError: No training or no validation examples.
     """
     if context.original.network is None:
         raise Refused(
@@ -91,11 +92,7 @@ def refuse_unsearchable(stage: str, context: Context, *, labels: bool) -> None:
             hint="give the network's factory and its weights",
         )
     context.data.split("train")
-    if context.data.split("validation").targets is None:
-        raise Refused(
-            f"{stage} judges candidates on validation examples, and these have no labels",
-            hint="give labelled examples",
-        )
+    context.data.split("validation")
     if labels and context.data.train.targets is None:
         raise Refused(
             f"{stage} rates channels by a criterion that needs labels, and the training examples "

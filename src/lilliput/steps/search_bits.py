@@ -15,6 +15,7 @@ from lilliput.prune.importance import class_scores
 from lilliput.prune.protect import matching_modules, protected_classes
 from lilliput.search.genomes import ENCODINGS, Ground
 from lilliput.search.ladder import workshop
+from lilliput.search.rungs import judging
 from lilliput.search.searching import Quest, explored, refuse_unsearchable
 from lilliput.search.settings import EvolutionSettings, Objective
 from lilliput.steps.base import STAGES, Kind, Search
@@ -57,7 +58,8 @@ class SearchBits(EvolutionSettings, Search):
         refuse_unsearchable(self.name, context, labels=False)
 
     def explore(self, candidate: Candidate, context: Context) -> Iterator[Candidate]:
-        yield from explored(self.quest(candidate, context), candidate, suffix="bits")
+        quest = self.quest(candidate, judging(context))
+        yield from explored(quest, candidate, suffix="bits")
 
     def quest(self, candidate: Candidate, context: Context) -> Quest:
         """All that the search of this candidate works with."""

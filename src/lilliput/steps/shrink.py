@@ -18,6 +18,7 @@ from pydantic import Field
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.search.finalists import Screened, left_after, next_finalist
+from lilliput.search.rungs import judging
 from lilliput.search.shrinking import (
     Considered,
     Training,
@@ -89,7 +90,7 @@ class Shrink(Search):
         began = time.monotonic()
         size = self.batch_size or batch_size_for(len(context.data.train))
         training = Training(self.learning_rate, size, self.screen_steps)
-        context = with_best_gear(candidate.the_network(), size, context)
+        context = with_best_gear(candidate.the_network(), size, judging(context))
         considered = considered_architectures(
             candidate.the_network(),
             replace(context, budget=context.budget.before_packing(self.packed)),
