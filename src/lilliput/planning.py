@@ -98,11 +98,16 @@ def stages_for(
     """The recipe's stages for these goals: what an `.onnx` file allows, or the whole chain.
 
     Where the size is limited, files that are too large are packed, with as many bits a weight as
-    the limit leaves. Where these would be too few, single weights go first, in a training.
+    the limit leaves. Where these would be too few, single weights go first, in a training. A network
+    that has no layer for int8 still ends in its float files.
     """
     sized = budget.max_bytes is not None
-    packed: list[dict[str, Any]] = [{"quantize": {"rate": "size"}}, {"pack": {"when": "needed"}}]
-    files = packed if sized else [{"quantize": {}}]
+    quantize: dict[str, Any] = {"when": "possible"}
+    packed: list[dict[str, Any]] = [
+        {"quantize": {**quantize, "rate": "size"}},
+        {"pack": {"when": "needed"}},
+    ]
+    files = packed if sized else [{"quantize": quantize}]
     if is_file:
         return files
     shrink: dict[str, Any] = {"packed": PACKED_SHARE} if sized else {}

@@ -95,6 +95,7 @@ def test_a_run_that_dies_goes_on_without_doing_anything_twice(
 
 
 def test_a_candidate_that_fails_is_a_row_of_the_report(home: Path) -> None:
+    """users-ask 6."""
     text = RECIPE.format(home=home, max_drop=100).replace(
         "calibration_images: 16", 'exclude: ["*"]'
     )

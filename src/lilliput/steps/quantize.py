@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,7 +20,7 @@ from lilliput.encode.calibration import calibration_of
 from lilliput.encode.ladder import Ladder
 from lilliput.encode.layers import layers_of, match_layers
 from lilliput.encode.outcome import Outcome, Rung, Settings
-from lilliput.encode.placement import place
+from lilliput.encode.placement import Placement, place
 from lilliput.encode.prepare import prepare
 from lilliput.encode.saturation import saturates
 from lilliput.errors import LilliputError, Refused
@@ -80,6 +81,30 @@ class Quantize(Step):
     depthwise: Literal["auto", "int8", "float"] = Field(
         "auto", description="depthwise layers in int8 or float; auto measures which is faster"
     )
+    when: Literal["always", "possible"] = Field(
+        "always", description="possible: a file without a layer for int8 goes on as it is"
+    )
+
+    def has_work(self, candidate: Candidate, context: Context) -> bool:
+        """With `when: possible`, not for a file of which nothing runs in int8: the report says why.
+
+        What `requires` refuses for another reason is its to refuse.
+        """
+        artifact = candidate.artifact
+        if self.when == "always" or artifact is None:
+            return True
+
+        def look() -> dict[str, Any]:
+            with suppress(LilliputError):
+                placement = self._placement(artifact)
+                if not placement.layers:
+                    return {"warnings": [f"int8: no gain for {candidate.id}: {placement.coverage}"]}
+            return {"warnings": []}
+
+        told = context.journal.once(f"what of {candidate.id} runs in int8", look)["warnings"]
+        for sentence in told:
+            context.progress.say(sentence)
+        return not told
 
     def child_id(self, parent: str) -> str:
         """`<network>-int8`, in place of the float file's `-fp32`."""
@@ -100,7 +125,20 @@ class Quantize(Step):
                 "is set",
                 hint="give `max_bytes` (--max-size), or a rate in bits a weight, as `rate: 4`",
             )
-        artifact = candidate.the_artifact()
+        placement = self._placement(candidate.the_artifact())
+        if not placement.layers:
+            raise Refused(
+                f"nothing to quantize: {placement.coverage}",
+                hint="int8 helps networks with Conv, Gemm or MatMul layers; leave this one float",
+            )
+
+    def _placement(self, artifact: Artifact) -> Placement:
+        """Which layers of the float file would run in int8.
+
+        Raises:
+            Refused: It is no float ONNX file.
+            LilliputError: A pattern of `exclude` matches no layer.
+        """
         if artifact.format != "onnx":
             raise Refused(
                 f"quantize works on ONNX files, and {artifact.path.name!r} is .{artifact.format}",
@@ -119,12 +157,7 @@ class Quantize(Step):
             )
         graph = Graph.of(prepare(model).model)
         excluded = match_layers(layers_of(graph), self.exclude)
-        placement = place(graph, dict.fromkeys(excluded, "excluded"))
-        if not placement.layers:
-            raise Refused(
-                f"nothing to quantize: {placement.coverage}",
-                hint="int8 helps networks with Conv, Gemm or MatMul layers; leave this one float",
-            )
+        return place(graph, dict.fromkeys(excluded, "excluded"))
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate as `<id>.onnx` in the run's folder; rungs and coverage journalled."""
