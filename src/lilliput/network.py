@@ -26,7 +26,8 @@ class Network:
     `edits` lists every structural change since the user's own class built the module, so that a
     network whose widths no longer match that class can be rebuilt from the class, the edits and a
     plain state dict: no pickled code anywhere. `held` names the form that a step gave a parameter
-    and that later trainings must keep: "zeros", "shared" or "fixed".
+    and that later trainings must keep: "zeros", "shared" or "fixed". `fixed` says why the module
+    can be neither trained nor cut; "" where it can.
     """
 
     module: nn.Module
@@ -36,6 +37,7 @@ class Network:
     edits: tuple[Edit, ...] = field(default=())
     notes: tuple[str, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
+    fixed: str = ""
 
     def copy(self) -> Network:
         """A deep copy whose weights can be trained and cut freely."""

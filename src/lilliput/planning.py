@@ -1,21 +1,30 @@
 """From goals to a recipe, and what can be said of it before anything is spent.
 
 The bounds are those of the smallest version that the cuts can reach: every removable block left
-out, one channel of each group kept, two bits a weight. A budget below them is refused at once.
+out, one channel of each group kept, two bits a weight. Where the latency is limited that version
+is timed. A budget below them is refused at once. A fixed graph is its own smallest version.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 from lilliput.budget import Budget
+from lilliput.candidate import Candidate
 from lilliput.data.dataset import Dataset
-from lilliput.errors import Refused
+from lilliput.errors import LilliputError, Refused
+from lilliput.export.onnx_file import export_network
+from lilliput.meter.cost import file_cost
 from lilliput.network import Network
-from lilliput.prune import analyse, network_macs, removable_blocks, remove
+from lilliput.prune import analyse, cut, network_macs, removable_blocks, remove
+from lilliput.search.probe import least_ms
 from lilliput.target import Target
-from lilliput.units import format_bytes, format_count
+from lilliput.units import format_bytes, format_count, format_ms
 
 BYTES_A_WEIGHT = 0.25
 """Of an int8 file that is packed at 2 bits a weight."""
@@ -35,40 +44,92 @@ MINUTES_FOR_FILES = 0.2
 """What quantizing and measuring take even where the network is tiny."""
 
 
+FIXED = (
+    "an ONNX file is a fixed graph: it can be quantized and packed; steps that train or cut need "
+    "the function that builds the network"
+)
+"""Why the only version of an `.onnx` file is itself."""
+
+
 @dataclass(frozen=True)
 class Bounds:
-    """The network as it is and as small as the cuts can make it."""
+    """The network as it is and as small as the cuts can make it.
 
-    macs: int
+    `fixed` says why it can be neither trained nor cut, "" where it can. `least_bytes` is None
+    where nothing bounds them: a file may hold zeros that pack to next to nothing. `least_ms` is
+    the fastest run of the smallest version, None where it was not timed.
+    """
+
+    macs: float
     params: int
-    least_macs: int
+    least_macs: float
     least_params: int
-    blocks: tuple[str, ...]
-    groups: int
-    frozen: int
+    least_bytes: int | None = None
+    least_ms: float | None = None
+    blocks: tuple[str, ...] = ()
+    groups: int = 0
+    frozen: int = 0
+    fixed: str = ""
 
-    @property
-    def least_bytes(self) -> int:
-        return int(self.least_params * BYTES_A_WEIGHT)
+
+def bounds_of(original: Candidate, target: Target | None = None) -> Bounds:
+    """How far the original can shrink; nothing is trained.
+
+    Args:
+        original: A torch network, or a file.
+        target: Where the smallest version is timed; None, and it is not.
+    """
+    network = original.network
+    if network is None:
+        return _bounds_of_file(original.the_artifact().path, FIXED, target)
+    with TemporaryDirectory(prefix="lilliput-plan-") as folder:
+        path = Path(folder) / "smallest.onnx"
+        if network.fixed:
+            return _bounds_of_file(export_network(network, path).path, network.fixed, target)
+        return _bounds_of_network(network, path, target)
 
 
-def bounds_of(network: Network) -> Bounds:
-    """How far blocks and channels together can shrink the network; nothing is trained."""
+def _bounds_of_file(file: Path, fixed: str, target: Target | None) -> Bounds:
+    cost = file_cost(file)
+    return Bounds(
+        macs=cost.macs,
+        params=cost.params,
+        least_macs=cost.macs,
+        least_params=cost.params,
+        least_ms=_timed(lambda: file, target),
+        fixed=fixed,
+    )
+
+
+def _bounds_of_network(network: Network, path: Path, target: Target | None) -> Bounds:
+    """By blocks and channels together; `path` is where the smallest version may be written."""
     blocks = tuple(removable_blocks(network))
     smallest = network
-    for path in blocks:
-        smallest = remove(smallest, path)
+    for block in blocks:
+        smallest = remove(smallest, block)
     whole, least = analyse(network), analyse(smallest)
     gone = [number for group in least.prunable for number in group.classes[1:]]
+    least_params = least.params(gone)
     return Bounds(
         macs=network_macs(network),
         params=network.params,
         least_macs=least.macs(gone),
-        least_params=least.params(gone),
+        least_params=least_params,
+        least_bytes=int(least_params * BYTES_A_WEIGHT),
+        least_ms=_timed(lambda: export_network(cut(smallest, least, gone), path).path, target),
         blocks=blocks,
         groups=len(whole.prunable),
         frozen=len(whole.groups) - len(whole.prunable),
     )
+
+
+def _timed(written: Callable[[], Path], target: Target | None) -> float | None:
+    """The fastest run of this file; None where it cannot be written, or not be timed here."""
+    if target is None:
+        return None
+    with suppress(LilliputError):
+        return least_ms(written(), target)
+    return None
 
 
 def check_reachable(bounds: Bounds, budget: Budget) -> None:
@@ -77,13 +138,14 @@ def check_reachable(bounds: Bounds, budget: Budget) -> None:
     Raises:
         Refused: Names the limit, the reachable minimum and the option that would allow it.
     """
-    least = {
-        "max_bytes": (budget.max_bytes, bounds.least_bytes, format_bytes, "--max-size"),
-        "max_macs": (budget.max_macs, bounds.least_macs, format_count, "--max-macs"),
-        "max_params": (budget.max_params, bounds.least_params, format_count, "--max-params"),
-    }
-    for limit, reachable, shown, option in least.values():
-        if limit is not None and limit < reachable:
+    least: tuple[tuple[float | None, float | None, Callable[[float], str], str], ...] = (
+        (budget.max_latency_ms, bounds.least_ms, format_ms, "--max-latency"),
+        (budget.max_bytes, bounds.least_bytes, format_bytes, "--max-size"),
+        (budget.max_macs, bounds.least_macs, format_count, "--max-macs"),
+        (budget.max_params, bounds.least_params, format_count, "--max-params"),
+    )
+    for limit, reachable, shown, option in least:
+        if limit is not None and reachable is not None and limit < reachable:
             raise Refused(
                 f"the budget of {shown(limit)} is below the minimum of {shown(reachable)} that "
                 "this network can be cut to",
@@ -92,10 +154,14 @@ def check_reachable(bounds: Bounds, budget: Budget) -> None:
             )
 
 
+Form = Literal["network", "program", "file"]
+"""What the user's model is: a torch network, a `.pt2`, or an `.onnx`."""
+
+
 def stages_for(
-    *, budget: Budget, time_budget_minutes: float | None, epochs: int | None, is_file: bool
+    *, budget: Budget, time_budget_minutes: float | None, epochs: int | None, form: Form
 ) -> list[dict[str, Any]]:
-    """The recipe's stages for these goals: what an `.onnx` file allows, or the whole chain.
+    """The recipe's stages for these goals: the whole chain, or what a fixed graph allows.
 
     Where the size is limited, files that are too large are packed, with as many bits a weight as
     the limit leaves. Where these would be too few, single weights go first, in a training. A network
@@ -108,8 +174,10 @@ def stages_for(
         {"pack": {"when": "needed"}},
     ]
     files = packed if sized else [{"quantize": quantize}]
-    if is_file:
+    if form == "file":
         return files
+    if form == "program":
+        return [{"export": {}}, *files]
     shrink: dict[str, Any] = {"packed": PACKED_SHARE} if sized else {}
     sparse: dict[str, Any] = {
         "density": "size",
@@ -147,7 +215,7 @@ class Plan:
     """What `--dry-run` shows."""
 
     name: str
-    bounds: Bounds | None
+    bounds: Bounds
     data: Dataset
     target: Target
     budget: Budget
@@ -157,8 +225,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"plan for {self.name} on {self.target.label}"]
-        if self.bounds is not None:
-            lines += _bounds_lines(self.bounds)
+        lines += _bounds_lines(self.bounds)
         sizes = ", ".join(
             f"{name} {len(getattr(self.data, name))}"
             for name in ("train", "calibration", "validation", "test")
@@ -169,19 +236,37 @@ class Plan:
         lines += [
             f"  stage     {name}: {settings}" for s in self.stages for name, settings in s.items()
         ]
-        if self.minutes is not None:
-            lines.append(f"  time      about {self.minutes:g} minutes")
+        lines.append(f"  time      {self._time()}")
         lines += [f"  warning   {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
+    def _time(self) -> str:
+        """How long it takes, where something says so."""
+        if self.minutes is not None:
+            return f"about {self.minutes:g} minutes, the time budget"
+        shrink: dict[str, Any] = next(
+            (stage["shrink"] for stage in self.stages if "shrink" in stage), {}
+        )
+        if "minutes" in shrink and "epochs" not in shrink:
+            return f"up to about {shrink['minutes']:g} minutes of shrink; no --time-budget is set"
+        return "not known; no --time-budget is set"
+
 
 def _bounds_lines(bounds: Bounds) -> list[str]:
-    return [
+    least = [f"{format_count(bounds.least_macs)} MACs"]
+    least.append(f"{format_count(bounds.least_params)} weights")
+    if bounds.least_bytes is not None:
+        least.append(format_bytes(bounds.least_bytes))
+    if bounds.least_ms is not None:
+        least.append(format_ms(bounds.least_ms))
+    lines = [
         f"  now       {format_count(bounds.macs)} MACs, {format_count(bounds.params)} weights",
-        (
-            f"  reachable {format_count(bounds.least_macs)} MACs, "
-            f"{format_count(bounds.least_params)} weights, {format_bytes(bounds.least_bytes)}"
-        ),
+        f"  reachable {', '.join(least)}",
+    ]
+    if bounds.fixed:
+        return [*lines, f"  cuts      none: {bounds.fixed}"]
+    return [
+        *lines,
         f"  blocks    {len(bounds.blocks)} can be left out: {', '.join(bounds.blocks) or 'none'}",
         (
             f"  channels  {bounds.groups} groups can be cut, {bounds.frozen} are frozen "

@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from lilliput.artifact import TensorSpec
 from lilliput.candidate import Candidate
+from lilliput.errors import Refused
 from lilliput.export.onnx_file import export_network
+from lilliput.export.program_file import export_pt2
+from lilliput.models.program import LIMITS
+from lilliput.models.source import load_network
 from lilliput.network import Network
+from lilliput.steps.base import STAGES
 from lilliput.steps.export import Export
 from lilliput.steps.quantize import Quantize
 from lilliput.testing import tiny_context
-from lilliput.verbs.compress import compress
+from lilliput.verbs.compress import check_goals, compress, recipe_for
 
 INPUTS = (TensorSpec(name="x", shape=(None, 3, 8, 8)),)
 
@@ -30,6 +36,17 @@ class Corners(nn.Module):
 def weightless(home: Path) -> str:
     network = Network(Corners().eval(), INPUTS, "corners")
     return str(export_network(network, home / "corners.onnx").path)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).eval()
+    return str(
+        export_pt2(
+            Network(module, INPUTS, "linear"), tmp_path_factory.mktemp("pt2") / "linear.pt2"
+        ).path
+    )
 
 
 def test_where_nothing_runs_in_int8_the_float_files_are_the_result(
@@ -52,3 +69,29 @@ def test_what_is_refused_for_another_reason_is_no_missing_gain(tmp_path: Path) -
     assert step.has_work(plain, context)
     assert not Quantize(when="possible", exclude=("*",)).has_work(plain, context)
     assert Quantize(exclude=("*",)).has_work(plain, context)
+
+
+def test_a_program_is_exported_and_quantized_and_the_plan_says_why_no_more(
+    home: Path, program: str
+) -> None:
+    goals = {"data": f"{home}/photos.py:examples", "time_budget_minutes": 0.1}
+    defaults = {"weights": None, "task": "classification", "target": "onnxruntime", "seed": 0}
+    shape = {"budget": None, "preprocessing": None, "input_shape": None, "epochs": None}
+    plan = str(check_goals(recipe_for(program, **goals, **defaults, **shape)))
+    assert f"cuts      none: {LIMITS}" in plan
+    assert "shrink" not in plan
+    result = compress(program, **goals, out=home / "run")
+    assert {c.id for c in result.candidates} == {"original-fp32", "original-int8"}
+    assert result.exit_code == 0
+
+
+def test_steps_that_train_or_cut_refuse_a_program(program: str) -> None:
+    original = Candidate("original", network=load_network(program))
+    stages = [STAGES[name] for name in STAGES]
+    changing = [s for s in stages if (s.takes, s.gives) == ("network", "network")]
+    assert len(changing) > 5
+    for stage in changing:
+        with pytest.raises(Refused, match="cannot change 'linear': an exported program") as error:
+            stage.check_kind(stage.model_construct(), original)
+        assert "give the function that builds the network" in str(error.value)
+    Export().check_kind(original)

@@ -9,13 +9,18 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from lilliput.budget import Budget
 from lilliput.errors import LilliputError, Refused
+from lilliput.export.onnx_file import export_network
 from lilliput.pipeline import execute, load_examples
+from lilliput.planning import Bounds, Plan
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
+from lilliput.runtimes.null import NullRuntime
 from lilliput.steps.distill import Distill
+from lilliput.target import Target
 from lilliput.tasks import task_of
-from lilliput.testing import tiny_data
+from lilliput.testing import tiny_data, tiny_network
 from lilliput.verbs.compress import check_goals, compress, recipe_for
 
 RECIPE = """
@@ -123,12 +128,52 @@ def test_a_missed_budget_still_leaves_files_and_says_by_how_much(home: Path) -> 
 
 def test_a_budget_below_the_minimum_is_refused_at_once(home: Path) -> None:
     """users-ask 35."""
-    from lilliput.budget import Budget
-
     goals = replace_defaults(home, budget=Budget(max_bytes=1))
     with pytest.raises(Refused, match="below the minimum of") as error:
         check_goals(recipe_for(f"{home}/net.py:build", **goals))
     assert "--max-size" in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["class", "onnx"])
+def test_a_latency_that_nothing_reaches_is_refused_at_once(home: Path, form: str) -> None:
+    """users-ask 35. A run takes a millisecond by the script of `null`."""
+    goals = replace_defaults(home, target=Target(runtime="null"))
+    model = f"{home}/net.py:build"
+    if form == "onnx":
+        model = str(export_network(tiny_network(), home / "net.onnx").path)
+        goals["weights"] = None
+    with pytest.raises(Refused, match=r"budget of 0.5 ms is below the minimum of 1 ms") as error:
+        check_goals(recipe_for(model, **goals | {"budget": Budget(max_latency_ms=0.5)}))
+    assert "--max-latency 1ms" in str(error.value)
+    plan = check_goals(recipe_for(model, **goals | {"budget": Budget(max_latency_ms=1.5)}))
+    assert ", 1 ms\n" in str(plan)
+
+
+def test_a_target_that_is_not_here_is_no_reason_to_refuse(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NullRuntime, "unavailable", lambda _: "pip install null")
+    goals = replace_defaults(home, target=Target(runtime="null"), budget=Budget(max_latency_ms=0.5))
+    assert check_goals(recipe_for(f"{home}/net.py:build", **goals)).bounds.least_ms is None
+
+
+@pytest.mark.parametrize(
+    ("minutes", "epochs", "says"),
+    [
+        (0.5, None, "about 0.5 minutes, the time budget"),
+        (None, None, "up to about 8.3 minutes of shrink; no --time-budget is set"),
+        (None, 5, "not known; no --time-budget is set"),
+    ],
+)
+def test_the_plan_says_what_its_time_is(
+    home: Path, minutes: float | None, epochs: int | None, says: str
+) -> None:
+    goals = replace_defaults(home, time_budget_minutes=minutes, epochs=epochs)
+    recipe = recipe_for(f"{home}/net.py:build", **goals)
+    stages = tuple(stage.described() for stage in recipe.stages)
+    bounds = Bounds(macs=1, params=1, least_macs=1, least_params=1)
+    plan = Plan("net", bounds, tiny_data(), recipe.target, recipe.budget, stages, minutes)
+    assert f"time      {says}" in str(plan)
 
 
 def replace_defaults(home: Path, **goals: object):  # type: ignore[no-untyped-def]

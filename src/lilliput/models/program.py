@@ -61,7 +61,7 @@ def open_program(path: Path, *, preprocessing: Preprocessing = IDENTITY) -> Netw
     notes = [LIMITS]
     if inputs[0].shape[0] is not None:
         notes.append(f"its batch is fixed at {inputs[0].shape[0]}, as it was exported")
-    return Network(module, inputs, path.stem, preprocessing, notes=tuple(notes))
+    return Network(module, inputs, path.stem, preprocessing, notes=tuple(notes), fixed=LIMITS)
 
 
 def _graph(program: Any) -> nn.Module:

@@ -38,6 +38,7 @@ class Stage(BaseModel):
         """Raise `Refused`, with a way out, if this candidate cannot be handled."""
 
     def check_kind(self, candidate: Candidate) -> None:
+        """Raise `Refused` for a file in place of a network, or a network that cannot change."""
         if candidate.kind != self.takes:
             made = {"network": "a torch network", "artifact": "an exported file"}
             raise Refused(
@@ -46,6 +47,12 @@ class Stage(BaseModel):
                 hint="move the stage before `export`"
                 if self.takes == "network"
                 else "put an `export` stage before it",
+            )
+        network = candidate.network
+        if network is not None and network.fixed and self.gives == "network":
+            raise Refused(
+                f"{self.name} cannot change {network.name!r}: {network.fixed}",
+                hint="give the function that builds the network, and its weights",
             )
 
     def described(self) -> dict[str, object]:

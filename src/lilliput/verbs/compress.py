@@ -9,7 +9,7 @@ from typing import Any
 from lilliput.budget import Budget
 from lilliput.context import Progress, SilentProgress
 from lilliput.meter.host import native_precision, usable_cores
-from lilliput.planning import Plan, stages_for
+from lilliput.planning import Form, Plan, stages_for
 from lilliput.preprocessing import Preprocessing
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
@@ -105,13 +105,14 @@ def recipe_for(
     epochs: int | None,
 ) -> Recipe:
     """The recipe that these goals come to; it is what the run writes down, to be edited."""
-    is_file = model.endswith((".onnx", ".pt2"))
-    section = {"file" if is_file else "factory": model}
+    forms: dict[str, Form] = {".onnx": "file", ".pt2": "program"}
+    form = forms.get(Path(model).suffix, "network")
+    section = {"factory" if form == "network" else "file": model}
     stages = stages_for(
         budget=budget or Budget(),
         time_budget_minutes=time_budget_minutes or QUICK_MINUTES,
         epochs=epochs,
-        is_file=model.endswith(".onnx"),
+        form=form,
     )
     plain = {
         "model": {
@@ -149,12 +150,10 @@ def check_goals(recipe: Recipe) -> Plan:
     loaded = load_examples(recipe, named)
     original = load_original(recipe, named, loaded)
     warnings: tuple[str, ...] = ()
-    bounds = None
     if original.network is not None:
         warnings = warnings_of(check_network_inputs(original.network, loaded, named))
-        bounds = bounds_of(original.network)
-    if bounds is not None:
-        check_reachable(bounds, recipe.budget)
+    bounds = bounds_of(original, None if recipe.budget.max_latency_ms is None else recipe.target)
+    check_reachable(bounds, recipe.budget)
     return Plan(
         name=recipe.model.name,
         bounds=bounds,
@@ -162,6 +161,6 @@ def check_goals(recipe: Recipe) -> Plan:
         target=recipe.target,
         budget=recipe.budget,
         stages=tuple(stage.described() for stage in recipe.stages),
-        minutes=recipe.time_budget_minutes or QUICK_MINUTES,
+        minutes=recipe.time_budget_minutes,
         warnings=warnings,
     )
