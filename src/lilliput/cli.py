@@ -306,6 +306,10 @@ def evaluate(
     std: Std = None,
     scale: Scale = None,
     size: Size = None,
+    old_cpu: Annotated[
+        bool,
+        Option("--old-cpu", help="Also as an x86 CPU without VNNI computes int8; slow."),
+    ] = False,
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -324,6 +328,7 @@ def evaluate(
         split=split,
         target=target_of(target, threads, None),
         preprocessing=preprocessing_of(mean, std, scale, file_shape(file), size),
+        old_cpu=old_cpu,
         seed=seed,
         progress=progress_of(json=json, quiet=quiet),
     )

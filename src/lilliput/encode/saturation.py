@@ -13,7 +13,7 @@ This emulation was compared with ONNX Runtime on an AVX2 machine, where it agree
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,9 @@ from lilliput.encode.moments import windows_of
 from lilliput.graph import Graph, attributes
 from lilliput.meter.host import saturates
 from lilliput.meter.saturation import HIGH, LOW, can_saturate, pair_products
+from lilliput.runtimes.opening import check_feeds
 from lilliput.runtimes.quiet import quiet_telemetry
+from lilliput.runtimes.reference import model_specs
 
 if TYPE_CHECKING:
     import onnx
@@ -62,19 +64,23 @@ class OldCpu:
 
     Everything else runs in ONNX Runtime, operator by operator. With `saturating=False` the same
     machinery gives exact sums: the difference of both is what an old CPU does to the file.
+    `layers` names those that are summed here; without one there is nothing to emulate.
     """
 
     def __init__(self, model: onnx.ModelProto, *, saturating: bool = True) -> None:
         self.graph = Graph.of(model)
+        self.inputs = model_specs(model)[0]
         self.saturating = saturating
         self._sessions: dict[str, Any] = {}
         self._integers = _integer_layers(self.graph)
+        self.layers = tuple(self._integers)
         self._fused = {layer.quantize.name for layer in self._integers.values() if layer.quantize}
         self._needed = self._last_uses()
 
-    def run(self, batch: tuple[Array, ...]) -> list[Array]:
+    def run(self, feeds: Sequence[Array]) -> list[Array]:
         """One batch, inputs in the order of the graph → the graph's outputs."""
-        values: dict[str, Array] = dict(zip(self.graph.input_names, batch, strict=True))
+        check_feeds(feeds, self.inputs)
+        values: dict[str, Array] = dict(zip(self.graph.input_names, feeds, strict=True))
         values |= self.graph.constants
         for step, node in enumerate(self.graph.nodes):
             if node.name in self._fused:

@@ -15,7 +15,7 @@ from lilliput.errors import LilliputError
 from lilliput.measurement import ALSO, Measurement
 from lilliput.meter.statistics import percentile_interval
 from lilliput.preprocessing import Preprocessing
-from lilliput.runtimes.base import Session
+from lilliput.runtimes.base import Computes
 from lilliput.tasks.base import Metric, Task
 
 RESAMPLES = 2000
@@ -30,7 +30,7 @@ class Scores(NamedTuple):
 
 
 def score_file(
-    session: Session,
+    session: Computes,
     task: Task,
     split: Split,
     preprocessing: Preprocessing,
@@ -52,7 +52,7 @@ def score_file(
 
 
 def score_fully(
-    session: Session,
+    session: Computes,
     task: Task,
     split: Split,
     preprocessing: Preprocessing,
@@ -78,7 +78,7 @@ def score_fully(
 
 
 def _outputs_and_truths(
-    session: Session,
+    session: Computes,
     task: Task,
     split: Split,
     preprocessing: Preprocessing,
@@ -110,14 +110,14 @@ def _outputs_and_truths(
         raise LilliputError("there are no examples to score")
 
 
-def fixed_batch(session: Session) -> int | None:
+def fixed_batch(session: Computes) -> int | None:
     """The only batch size that the file takes; None where it is free."""
     shape = session.inputs[0].shape
     return shape[0] if shape else None
 
 
 def run_batch(
-    session: Session, inputs: tuple[Array, ...], *, fixed: int | None = None
+    session: Computes, inputs: tuple[Array, ...], *, fixed: int | None = None
 ) -> list[Array]:
     """The file's outputs for a batch; a short one is filled up to `fixed` and cut back."""
     count = len(inputs[0])
@@ -130,7 +130,7 @@ def run_batch(
 
 
 def outputs_of(
-    session: Session,
+    session: Computes,
     task: Task,
     split: Split,
     preprocessing: Preprocessing,

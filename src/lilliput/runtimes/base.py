@@ -25,6 +25,15 @@ class NodeTime(Noun):
     provider: str = ""
 
 
+class Computes(Protocol):
+    """Whatever answers a batch: a loaded file, or an emulator of one."""
+
+    inputs: tuple[TensorSpec, ...]
+
+    def run(self, feeds: Sequence[Array]) -> list[Array]:
+        """Inputs in the order of `inputs` → the file's outputs, in their order."""
+
+
 @runtime_checkable
 class Session(Protocol):
     """A loaded file, ready to run. `close` frees it (and ends its child process, if any)."""

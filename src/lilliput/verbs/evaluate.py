@@ -7,26 +7,58 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lilliput.artifact import Artifact
-from lilliput.context import Progress
+from lilliput.context import Progress, SilentProgress
+from lilliput.data.dataset import Split
 from lilliput.data.form import form_of
 from lilliput.data.sources import load_data
+from lilliput.encode.saturation import OldCpu
 from lilliput.errors import Refused
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import Scores, also_of, drop, metric_of, score_fully
 from lilliput.meter.bfloat16 import as_meant
+from lilliput.onnx_io import SUFFIXES, read_model
 from lilliput.preprocessing import Preprocessing
+from lilliput.runtimes.base import Computes
 from lilliput.runtimes.opening import open_session
 from lilliput.target import Target
 from lilliput.tasks import task_of
 from lilliput.tasks.base import Task
+
+OLD_CPU_EXAMPLES = 1000
+"""Most that are scored as an old CPU would: numpy takes a second for 15 pictures of ResNet-20."""
+
+
+@dataclass(frozen=True)
+class OldCpuFigure:
+    """The metric as an x86 CPU without VNNI computes it; `drop` is against this machine.
+
+    Both are of the same examples.
+    """
+
+    metric: Measurement
+    drop: Measurement
+
+    def __str__(self) -> str:
+        count = self.metric.conditions.get("examples")
+        return (
+            f"as an x86 CPU without VNNI computes it: {self.metric} on {count} of these examples\n"
+            f"lost there against this machine: {self.drop}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Both figures as plain values."""
+        return {name: getattr(self, name).model_dump(mode="json") for name in ("metric", "drop")}
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A file's metric on a split with its interval; `drop` is what it loses against another.
 
-    `also` is what the task reports beside its metric: SSIM beside PSNR.
+    `also` is what the task reports beside its metric: SSIM beside PSNR. `old_cpu` is there where it
+    was asked for.
     """
 
     file: Path
@@ -37,6 +69,7 @@ class Evaluation:
     target: Target
     synthetic: bool
     also: tuple[Measurement, ...] = ()
+    old_cpu: OldCpuFigure | None = None
 
     def __str__(self) -> str:
         name = self.metric.conditions.get("metric", "metric")
@@ -46,6 +79,8 @@ class Evaluation:
             text += f"\n{figure.conditions.get('metric')}: {figure}"
         if self.drop is not None:
             text += f"\nlost against the other file: {self.drop}"
+        if self.old_cpu is not None:
+            text += f"\n{self.old_cpu}"
         if self.synthetic:
             text += "\nthe data is random: this figure means nothing"
         return f"{text}\n{self.target.label}"
@@ -57,6 +92,7 @@ class Evaluation:
             "metric": self.metric.model_dump(mode="json"),
             "drop": None if self.drop is None else self.drop.model_dump(mode="json"),
             "also": [figure.model_dump(mode="json") for figure in self.also],
+            "old_cpu": None if self.old_cpu is None else self.old_cpu.as_json(),
             "split": self.split,
             "data": self.data,
             "synthetic": self.synthetic,
@@ -73,6 +109,7 @@ def evaluate(
     split: str = "test",
     target: str | Target = "onnxruntime",
     preprocessing: Preprocessing | None = None,
+    old_cpu: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -86,35 +123,46 @@ def evaluate(
         split: "test", "validation", "train" or "calibration".
         target: A runtime's name, or a whole Target.
         preprocessing: Left out, what the file says of itself.
-        seed: Of the split, where the source has none of its own.
+        old_cpu: Also score it as ONNX Runtime would on an x86 CPU without VNNI, whose sums of
+            8-bit products clip: in numpy, on at most 1000 examples, drawn at random.
+        seed: Of the split, where the source has none of its own, and of that draw.
         progress: Watches.
 
     Raises:
         LilliputError: The data has no such split, or does not fit the file.
-        Refused: A file from elsewhere does not say what it was made for.
+        Refused: A file from elsewhere does not say what it was made for; or nothing in it would be
+            computed otherwise by an old CPU.
     """
     where = Target.parse(target) if isinstance(target, str) else target
     artifact = Artifact.of(file)
     named = task_of_file(artifact, task)
     form = preprocessing or artifact.metadata.preprocessing
+    emulator = emulator_of(artifact) if old_cpu else None
     examples = named.prepare(load_data(data, task=named, seed=seed, preprocessing=form))
+    chosen, watch = examples.split(split), progress or SilentProgress()
 
-    def scores(scored: Artifact) -> Scores:
-        how = preprocessing or form_of(scored, examples)
+    def scores(file: Computes, described: Artifact, of: Split) -> Scores:
+        how = preprocessing or form_of(described, examples)
+        return score_fully(file, named, of, how, layout=examples.layout, progress=watch)
+
+    def scores_here(scored: Artifact) -> Scores:
         with closing(open_session(scored.path, as_meant(scored, where))) as session:
-            return score_fully(
-                session,
-                named,
-                examples.split(split),
-                how,
-                layout=examples.layout,
-                progress=progress,
-            )
+            return scores(session, scored, chosen)
 
-    ours = scores(artifact)
+    ours = scores_here(artifact)
     lost = None
     if against is not None:
-        lost = drop(scores(Artifact.of(against)).metric, ours.metric, named.metric)
+        lost = drop(scores_here(Artifact.of(against)).metric, ours.metric, named.metric)
+    there = None
+    if emulator is not None:
+        order = np.random.default_rng(seed).permutation(len(chosen))
+        few = np.sort(order[:OLD_CPU_EXAMPLES])
+        watch.say(f"{len(few)} examples as an old CPU computes them, in numpy")
+        clipped = scores(emulator, artifact, chosen.take(few)).metric
+        there = OldCpuFigure(
+            metric=metric_of(clipped, named.metric),
+            drop=drop(ours.metric[few], clipped, named.metric),
+        )
     return Evaluation(
         file=Path(file),
         metric=metric_of(ours.metric, named.metric),
@@ -124,7 +172,29 @@ def evaluate(
         target=where,
         synthetic=examples.synthetic,
         also=also_of(ours.also),
+        old_cpu=there,
     )
+
+
+def emulator_of(artifact: Artifact) -> OldCpu:
+    """The file as an x86 CPU without VNNI computes it.
+
+    Raises:
+        Refused: No layer in it whose sums such a CPU would clip.
+    """
+    if artifact.path.suffix not in SUFFIXES:
+        raise Refused(
+            f"an old CPU is emulated for {' and '.join(SUFFIXES)} files, "
+            f"not for {artifact.path.name!r}"
+        )
+    emulator = OldCpu(read_model(artifact.path))
+    if not emulator.layers:
+        raise Refused(
+            f"{artifact.path.name} has no int8 layer (a Conv, Gemm or MatMul between "
+            "DequantizeLinear and QuantizeLinear): every CPU computes it alike",
+            hint="leave out --old-cpu, or quantize the file first: lilliput compress",
+        )
+    return emulator
 
 
 def task_of_file(artifact: Artifact, task: str | dict[str, Any] | None) -> Task:
