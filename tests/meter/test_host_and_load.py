@@ -9,6 +9,9 @@ import pytest
 from lilliput.meter import host
 from lilliput.meter.load import OtherLoad, tolerable_load
 
+CLASSES = ("amx", "vnni", "avx512", "avx2", "sse", "dotprod", "neon")
+"""What a file may record in place of flags."""
+
 
 @pytest.mark.parametrize(
     ("flags", "isa", "clips"),
@@ -22,6 +25,7 @@ from lilliput.meter.load import OtherLoad, tolerable_load
         ("asimd asimddp neon", "dotprod", False),
         ("sse4_1 sse4_2", "sse", True),
         ("", "unknown", True),
+        *((name, name, name in ("sse", "avx2", "avx512")) for name in CLASSES),
     ],
 )
 def test_classes_and_saturation_follow_from_flags(flags: str, isa: str, clips: bool) -> None:

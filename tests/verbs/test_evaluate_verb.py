@@ -1,4 +1,4 @@
-"""`evaluate` beside what an old CPU would compute."""
+"""`evaluate` and `measure` of files for another CPU than this one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from lilliput.onnx_io import set_metadata
 from lilliput.preprocessing import Preprocessing
 from lilliput.tasks import task_of
 
-SAID = ArtifactMetadata(task={"name": "classification"}, preprocessing=Preprocessing(channels=1))
+SAID = ArtifactMetadata(
+    task={"name": "classification"},
+    preprocessing=Preprocessing(channels=1),
+    precision="int8",
+)
 
 
 @pytest.fixture
@@ -98,3 +102,35 @@ def test_a_file_without_int8_says_so(templates: Callable[..., Path]):
     onnx.save(model, str(path))
     with pytest.raises(Refused, match=r"templates-64\.onnx has no int8 layer"):
         lilliput.evaluate(path, data="digits", old_cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "here", "scored", "timed"),
+    [
+        ((), "avx2", "", ""),
+        (("avx2",), "avx2 fma", "", ""),
+        (("vnni",), "avx2", "may clip", "may clip"),
+        (("avx2", "avx_vnni"), "avx512f", "may clip", "may clip"),
+        (("avx2",), "avx_vnni", "", "made for avx2; times taken here are of vnni"),
+    ],
+)
+def test_a_record_of_another_class_of_cpu_is_a_warning(
+    templates: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: tuple[str, ...],
+    here: str,
+    scored: str,
+    timed: str,
+):
+    # users-ask 11
+    path = templates(64)
+    model = onnx.load(str(path))
+    set_metadata(model, SAID.model_copy(update={"isa": recorded}))
+    onnx.save(model, str(path))
+    monkeypatch.setattr("lilliput.meter.host.cpu_flags", lambda: frozenset(here.split()))
+    found = lilliput.evaluate(path, data="digits")
+    assert len(found.warnings) == bool(scored)
+    assert scored in str(found)
+    measured = lilliput.measure(path, max_seconds=0.05)
+    assert len(measured.warnings) == bool(timed)
+    assert timed in str(measured)

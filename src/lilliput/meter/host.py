@@ -15,6 +15,7 @@ import psutil
 from lilliput.runtimes.opening import installed_version
 
 if TYPE_CHECKING:
+    from lilliput.artifact import ArtifactMetadata
     from lilliput.context import Precision
 
 PACKAGES = ("lilliput", "numpy", "onnx", "onnxruntime", "openvino", "torch")
@@ -22,7 +23,7 @@ _NOTABLE = (
     *("sse4", "avx", "fma", "f16c", "amx"),
     *("neon", "asimd", "dotprod", "i8mm", "bf16", "sve"),
 )
-_VNNI = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx10_1", "amx_int8"}
+_VNNI = {"amx", "vnni", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx10_1", "amx_int8"}
 _ARM = {"neon", "asimd", "asimddp", "dotprod", "i8mm", "sve", "sve2"}
 
 
@@ -42,15 +43,16 @@ def cpu_flags() -> frozenset[str]:
 def isa_class(flags: Iterable[str]) -> str:
     """The class whose results are comparable: amx, vnni, avx512, avx2, sse, dotprod or neon.
 
-    "unknown" when there are no flags, or none of these.
+    "unknown" when there are no flags, or none of these. The name of a class is a flag of it: files
+    record either.
     """
     have = set(flags)
     ladder = (
-        ("amx", {"amx_int8"}),
+        ("amx", {"amx", "amx_int8"}),
         ("vnni", _VNNI),
-        ("avx512", {"avx512f", "avx512bw"}),
+        ("avx512", {"avx512", "avx512f", "avx512bw"}),
         ("avx2", {"avx2"}),
-        ("sse", {"sse4_1", "sse4_2"}),
+        ("sse", {"sse", "sse4_1", "sse4_2"}),
         ("dotprod", {"asimddp", "dotprod", "i8mm"}),
         ("neon", {"neon", "asimd"}),
     )
@@ -65,6 +67,25 @@ def saturates(flags: Iterable[str]) -> bool:
     """
     have = set(flags)
     return not (have & _VNNI or have & _ARM)
+
+
+def clips_here(metadata: ArtifactMetadata) -> str | None:
+    """Why an int8 file that was made for exact sums is not to be trusted on this CPU, in a line."""
+    here = cpu_flags()
+    if metadata.precision != "int8" or saturates(metadata.isa) or not saturates(here):
+        return None
+    return (
+        f"quantized for {isa_class(metadata.isa)}, and this CPU ({isa_class(here)}) adds 8-bit "
+        "products in 16 bits, which may clip; quantize it again for this one"
+    )
+
+
+def timed_elsewhere(metadata: ArtifactMetadata) -> str | None:
+    """That a file was chosen by times of another class of CPU than this one, in a line."""
+    made, here = isa_class(metadata.isa), isa_class(cpu_flags())
+    if not metadata.isa or made == here:
+        return None
+    return f"made for {made}; times taken here are of {here} and say nothing about that class"
 
 
 def multiplies_bfloat16(flags: Iterable[str]) -> bool:

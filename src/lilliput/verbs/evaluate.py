@@ -19,6 +19,7 @@ from lilliput.errors import Refused
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import Scores, also_of, drop, metric_of, score_fully
 from lilliput.meter.bfloat16 import as_meant
+from lilliput.meter.host import clips_here
 from lilliput.onnx_io import SUFFIXES, read_model
 from lilliput.preprocessing import Preprocessing
 from lilliput.runtimes.base import Computes
@@ -58,7 +59,7 @@ class Evaluation:
     """A file's metric on a split with its interval; `drop` is what it loses against another.
 
     `also` is what the task reports beside its metric: SSIM beside PSNR. `old_cpu` is there where it
-    was asked for.
+    was asked for. `warnings` are of files that were made for another class of CPU.
     """
 
     file: Path
@@ -70,6 +71,7 @@ class Evaluation:
     synthetic: bool
     also: tuple[Measurement, ...] = ()
     old_cpu: OldCpuFigure | None = None
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         name = self.metric.conditions.get("metric", "metric")
@@ -81,6 +83,8 @@ class Evaluation:
             text += f"\nlost against the other file: {self.drop}"
         if self.old_cpu is not None:
             text += f"\n{self.old_cpu}"
+        for warning in self.warnings:
+            text += f"\nwarning: {warning}"
         if self.synthetic:
             text += "\nthe data is random: this figure means nothing"
         return f"{text}\n{self.target.label}"
@@ -93,6 +97,7 @@ class Evaluation:
             "drop": None if self.drop is None else self.drop.model_dump(mode="json"),
             "also": [figure.model_dump(mode="json") for figure in self.also],
             "old_cpu": None if self.old_cpu is None else self.old_cpu.as_json(),
+            "warnings": list(self.warnings),
             "split": self.split,
             "data": self.data,
             "synthetic": self.synthetic,
@@ -149,10 +154,11 @@ def evaluate(
         with closing(open_session(scored.path, as_meant(scored, where))) as session:
             return scores(session, scored, chosen)
 
-    ours = scores_here(artifact)
+    ours, scored = scores_here(artifact), [artifact]
     lost = None
     if against is not None:
-        lost = drop(scores_here(Artifact.of(against)).metric, ours.metric, named.metric)
+        scored.append(Artifact.of(against))
+        lost = drop(scores_here(scored[-1]).metric, ours.metric, named.metric)
     there = None
     if emulator is not None:
         order = np.random.default_rng(seed).permutation(len(chosen))
@@ -173,6 +179,9 @@ def evaluate(
         synthetic=examples.synthetic,
         also=also_of(ours.also),
         old_cpu=there,
+        warnings=tuple(
+            f"{file.path}: {why}" for file in scored if (why := clips_here(file.metadata))
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from lilliput.columns import aligned
 from lilliput.context import Progress
 from lilliput.errors import LilliputError
 from lilliput.meter.bfloat16 import as_meant
-from lilliput.meter.host import fingerprint
+from lilliput.meter.host import clips_here, fingerprint, timed_elsewhere
 from lilliput.meter.readings import Timing
 from lilliput.meter.stopwatch import compare_files
 from lilliput.target import Target
@@ -21,12 +21,16 @@ from lilliput.units import format_bytes, format_ms
 
 @dataclass(frozen=True)
 class Measured:
-    """Latency of files that were timed in turn, and how each compares with the first."""
+    """Latency of files that were timed in turn, and how each compares with the first.
+
+    `warnings` are of files that were made for another class of CPU.
+    """
 
     timings: Mapping[str, Timing]
     sizes: Mapping[str, int]
     target: Target
     machine: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
     def __getitem__(self, file: Path | str) -> Timing:
         return self.timings[str(file)]
@@ -40,7 +44,8 @@ class Measured:
             for reason in timing.conditions.get("unstable_because", ())
         ]
         where = f"{self.target.label} on {self.machine.get('cpu')} ({self.machine.get('isa')})"
-        return "\n".join([*aligned(lines), *doubts, where])
+        warnings = [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join([*aligned(lines), *doubts, *warnings, where])
 
     def _cells(self, name: str, timing: Timing) -> list[str]:
         low, high = timing.interval_ms
@@ -71,6 +76,7 @@ class Measured:
             "machine": dict(self.machine),
             "reference": next(iter(files)),
             "files": files,
+            "warnings": list(self.warnings),
         }
 
 
@@ -103,13 +109,19 @@ def measure(
     if len(named) < len(paths):
         raise LilliputError("a file was named twice; the noise floor is found by itself")
     where = Target.parse(target) if isinstance(target, str) else target
+    described = {name: Artifact.of(path) for name, path in named.items()}
     timings = compare_files(
-        {name: (path, as_meant(Artifact.of(path), where)) for name, path in named.items()},
+        {name: (file.path, as_meant(file, where)) for name, file in described.items()},
         next(iter(named)),
         batch=batch,
         max_seconds=max_seconds,
         seed=seed,
         progress=progress,
     )
-    sizes = {name: path.stat().st_size for name, path in named.items()}
-    return Measured(timings, sizes, where, fingerprint())
+    sizes = {name: file.bytes for name, file in described.items()}
+    warnings = tuple(
+        f"{name}: {why}"
+        for name, file in described.items()
+        if (why := clips_here(file.metadata) or timed_elsewhere(file.metadata)) is not None
+    )
+    return Measured(timings, sizes, where, fingerprint(), warnings)
