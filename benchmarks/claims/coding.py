@@ -6,7 +6,6 @@ pruned by magnitude and rounded to grids here, untrained: only its coding is com
 
 from __future__ import annotations
 
-import lzma
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,9 +18,8 @@ from onnx import numpy_helper
 
 from benchmarks.harness import Claim, Options, Peer, Row
 from benchmarks.lil import Case, changed, float_file, nncodec_bytes, nncodec_python
-from lilliput.codec.bill import GRAPH
 from lilliput.codec.container import decode, encode
-from lilliput.codec.gaps import pack_tensors, unpack_tensors
+from lilliput.codec.rivals import HUFFMAN, XZ, huffman_bytes, without_graph, xz_bytes
 from lilliput.errors import Missing
 from lilliput.onnx_io import read_bytes
 
@@ -29,8 +27,7 @@ LENETS = ("lenet5*", "lenet300*")
 RESNET = "ResNet-20"
 BITS = (2, 3, 4)
 KEPT = 0.2
-HUFFMAN, NNCODEC = "Huffman and gaps (Deep Compression)", "NNCodec 2.1.3, exact"
-XZ, ZSTD = "xz -9e", "zstd -19"
+NNCODEC, ZSTD = "NNCodec 2.1.3, exact", "zstd -19"
 UNKNOWN = "what the peer's contexts see here and ours do not is still to be found"
 
 Floats = NDArray[np.float32]
@@ -46,8 +43,12 @@ def run(options: Options) -> Claim:
         packed, bill = encode(content)
         if decode(packed) != content:
             raise AssertionError(f"{case.name} does not come back")
-        theirs = {XZ: xz(content), ZSTD: zstd(content), HUFFMAN: huffman(content)}
-        without = len(packed) - sum(e.bytes for e in bill.entries if e.name == GRAPH)
+        theirs = {
+            XZ: xz_bytes(content),
+            ZSTD: zstd(content),
+            HUFFMAN: huffman_bytes(tensors_of(content)),
+        }
+        without = without_graph(bill)
         ours = {XZ: len(packed), ZSTD: len(packed), HUFFMAN: without}
         notes = {HUFFMAN: "all tensors, without the graph, which it does not store"}
         rows.append(
@@ -123,26 +124,12 @@ def sparse_grid(weights: Floats, bits: int) -> Floats:
     return (rounded(step).astype(np.float32) * np.float32(step)).astype(np.float32)
 
 
-def xz(content: bytes) -> int:
-    return len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
-
-
 def zstd(content: bytes) -> int:
     """Raises `Missing` where it is not installed."""
     if not shutil.which("zstd"):
         raise Missing("zstd is not installed", hint="apt install zstd")
     command = ["zstd", "-19", "-c", "-q"]
     return len(subprocess.run(command, input=content, capture_output=True, check=True).stdout)
-
-
-def huffman(content: bytes) -> int:
-    """Bytes of the file of gaps and Huffman codes, from which every tensor came back."""
-    tensors = tensors_of(content)
-    packed, _ = pack_tensors(tensors)
-    for tensor, back in zip(tensors.values(), unpack_tensors(packed), strict=True):
-        if tensor.tobytes() != back.tobytes():
-            raise AssertionError("a tensor does not come back from its Huffman codes")
-    return len(packed)
 
 
 def tensors_of(content: bytes) -> dict[str, Floats]:

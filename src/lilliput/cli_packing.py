@@ -16,6 +16,9 @@ def pack(
     out: Annotated[
         Path | None, Option("--out", "-o", help="FILE.lil unless given.", rich_help_panel=OUTPUT)
     ] = None,
+    compare: Annotated[
+        bool, Option("--compare", help="Also by gzip, xz and Deep Compression's Huffman code.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Pack an ONNX file into the fewest bytes, and say where they went.
@@ -24,7 +27,7 @@ def pack(
     """
     from lilliput.verbs.pack import pack as verb
 
-    console.show(verb(file, out=out), as_json=json)
+    console.show(verb(file, out=out, compare=compare), as_json=json)
 
 
 def unpack(

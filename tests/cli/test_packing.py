@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import lilliput
 from lilliput.artifact import ArtifactMetadata
 from lilliput.cli import app
 from lilliput.codec import container
+from lilliput.codec.gaps import pack_tensors
 from lilliput.errors import LilliputError, Refused, VerificationFailed
 from lilliput.onnx_io import read_model, set_metadata, write_model
 from lilliput.preprocessing import Preprocessing
@@ -226,3 +229,31 @@ def test_a_packed_file_scores_as_the_other_does(digits_file: Callable[..., Path]
     assert ours.metric.interval == theirs.metric.interval
     assert ours.drop.value == 0
     assert 0 < ours.metric.value < 100
+
+
+def test_other_coders_stand_below_the_bill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # users-ask 41; xz at its highest fills hundreds of MB first
+    monkeypatch.setattr("lilliput.codec.rivals.xz_bytes", lambda content: 2 * len(content))
+    rng = np.random.default_rng(0)
+    live = rng.random((40, 50)) < 0.1
+    shared = np.where(live, rng.choice([-0.5, 0.25, 0.5], live.shape), 0).astype(np.float32)
+    codes = rng.integers(-127, 128, (20, 30)).astype(np.int8)
+    stored = [numpy_helper.from_array(a, n) for n, a in (("shared", shared), ("codes", codes))]
+    nodes = [helper.make_node("Identity", ["shared"], ["y"])]
+    graph = helper.make_graph(nodes, "graph", [], [], stored)
+    content = helper.make_model(graph, ir_version=8).SerializeToString()
+    (tmp_path / "net.onnx").write_bytes(content)
+    told = runner.invoke(app, ["pack", str(tmp_path / "net.onnx"), "--compare"])
+    assert told.exit_code == 0, told.output
+    below = told.output.partition("total")[2]
+    assert all(name in below for name in ("gzip -9", "xz -9e", "Huffman and gaps"))
+    packed = lilliput.pack(tmp_path / "net.onnx", out=tmp_path / "net.lil", compare=True)
+    by_gzip, by_xz, by_huffman = packed.as_json()["rivals"]
+    assert by_gzip["bytes"] == len(zlib.compress(content, 9)) + 12
+    assert by_xz["ratio"] == 2 * len(content) / packed.bytes
+    # Three values and where they are; full bytes, which no code makes smaller, count as they are.
+    floats, _ = pack_tensors({"shared": shared})
+    header = struct.calcsize("<B2IBI")
+    assert by_huffman["bytes"] == len(floats) + header + codes.nbytes
+    assert by_huffman["ours"] < packed.bytes
+    assert lilliput.pack(tmp_path / "net.onnx", out=tmp_path / "net.lil").rivals == ()

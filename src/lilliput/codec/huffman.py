@@ -1,7 +1,7 @@
 """Canonical Huffman codes of at most 15 bits, as Deep Compression stores its indices.
 
 Han et al., ICLR 2016 (arXiv 1510.00149), section 4. Of a table only the lengths are stored, four
-bits each. Our own files do not use it: it is here to be compared with (`gaps`).
+bits each. Our own files do not use it: it is here to be compared with (`gaps`, `rivals`).
 Differs: the paper does not say how long a code may be; a length fits four bits here, and where
 frequencies call for longer codes they are flattened until none is.
 """
