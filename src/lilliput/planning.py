@@ -29,6 +29,9 @@ from lilliput.units import format_bytes, format_count, format_ms
 BYTES_A_WEIGHT = 0.05
 """Of a packed int8 file, nine tenths of whose weights were trained to zero."""
 
+BYTES_OF_A_GRAPH = 200
+"""Of the smallest packed file, without its weights."""
+
 PACKED_SHARE = 0.3
 """What packing leaves of an int8 file at 3 bits a weight, which cost ResNets next to nothing."""
 
@@ -115,7 +118,7 @@ def _bounds_of_network(network: Network, path: Path, target: Target | None) -> B
         params=network.params,
         least_macs=least.macs(gone),
         least_params=least_params,
-        least_bytes=int(least_params * BYTES_A_WEIGHT),
+        least_bytes=BYTES_OF_A_GRAPH + int(least_params * BYTES_A_WEIGHT),
         least_ms=_timed(lambda: export_network(cut(smallest, least, gone), path).path, target),
         blocks=blocks,
         groups=len(whole.prunable),

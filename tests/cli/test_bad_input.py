@@ -153,8 +153,8 @@ def test_a_picture_that_does_not_decode_is_named(lilliput_: Call) -> None:
 def test_a_budget_that_nothing_reaches(lilliput_: Call) -> None:
     # users-ask 35
     assert compress(lilliput_, "--weights", "net.safetensors", "--max-size", "1B") == (
-        "error: the budget of 1 B is below the minimum of 8 B that this network can be cut to\n"
-        "  → allow at least --max-size 8B, or start from a smaller network\n"
+        "error: the budget of 1 B is below the minimum of 201 B that this network can be cut to\n"
+        "  → allow at least --max-size 201B, or start from a smaller network\n"
     )
 
 

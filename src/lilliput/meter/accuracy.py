@@ -145,7 +145,7 @@ def outputs_of(
 
 
 def answers_of(
-    session: Session,
+    session: Computes,
     task: Task,
     split: Split,
     preprocessing: Preprocessing,
