@@ -63,7 +63,7 @@ def conclude(result: RunResult, *, as_json: bool) -> int:
     if result.best_file is not None:
         where = Summary.of(run).target
         if result.best is not None:
-            where = as_meant(result.best.the_artifact(), where)
+            where = as_meant(result.best.the_artifact().metadata, where)
         typer.echo(f"load it: {loading_line(result.best_file, where)}")
     typer.echo(f"report: {report.page}")
     return result.exit_code

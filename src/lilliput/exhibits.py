@@ -41,7 +41,7 @@ def note_exhibits(best: Candidate, reference: Candidate, context: Context) -> No
     file, original = best.the_artifact(), reference.the_artifact()
 
     def parts() -> dict[str, Any]:
-        found = anatomy(file.path, as_meant(file, context.target))
+        found = anatomy(file.path, as_meant(file.metadata, context.target))
         return {"anatomy": found.model_dump(mode="json"), "of": best.id}
 
     def samples() -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _samples(file: Artifact, original: Artifact, context: Context) -> dict[str, 
 def _answers(file: Artifact, split: Split, context: Context) -> list[Any]:
     """What the file makes of every example, in the form of the truth."""
     how, layout = file.metadata.preprocessing or IDENTITY, context.data.layout
-    with closing(open_session(file.path, as_meant(file, context.target))) as session:
+    with closing(open_session(file.path, as_meant(file.metadata, context.target))) as session:
         return answers_of(session, context.task, split, how, layout=layout)
 
 

@@ -53,10 +53,10 @@ def test_float_files_have_a_twin_of_the_same_weights(tmp_path: Path) -> None:
     assert artifact.metadata.precision == "bf16"
     models = [read_model(c.the_artifact().path) for c in (plain, twin)]
     assert models[0].graph == models[1].graph
-    assert as_meant(artifact, HAS).precision == "bf16"
-    assert as_meant(artifact, Target()).precision == "f32", "ONNX Runtime has no other"
-    assert as_meant(plain.the_artifact(), HAS).precision == "f32"
-    assert "'bf16'" in loading_line(artifact.path, as_meant(artifact, HAS))
+    assert as_meant(artifact.metadata, HAS).precision == "bf16"
+    assert as_meant(artifact.metadata, Target()).precision == "f32", "ONNX Runtime has no other"
+    assert as_meant(plain.the_artifact().metadata, HAS).precision == "f32"
+    assert "'bf16'" in loading_line(artifact.path, as_meant(artifact.metadata, HAS))
     assert list(twins([plain], replace(context, target=Target()))) == []
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lilliput.artifact import Artifact
+from lilliput.artifact import Artifact, ArtifactMetadata
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.meter.host import cpu_flags, multiplies_bfloat16
@@ -54,7 +54,7 @@ def _twin(file: Candidate, artifact: Artifact, context: Context) -> Candidate:
     )
 
 
-def as_meant(artifact: Artifact, target: Target) -> Target:
+def as_meant(metadata: ArtifactMetadata, target: Target) -> Target:
     """The target, in the precision that the file is meant to run in where the runtime has it."""
-    meant = artifact.metadata.precision == BF16 and BF16 in RUNTIMES[target.runtime].precisions
+    meant = metadata.precision == BF16 and BF16 in RUNTIMES[target.runtime].precisions
     return target.model_copy(update={"precision": BF16}) if meant else target

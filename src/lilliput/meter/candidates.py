@@ -69,7 +69,7 @@ def with_latency(
     timed: list[Candidate] = []
     for group in _groups([c for c in candidates if c.id not in same]):
         files = {
-            c.id: (c.the_artifact().path, as_meant(c.the_artifact(), context.target))
+            c.id: (c.the_artifact().path, as_meant(c.the_artifact().metadata, context.target))
             for c in (reference, *group)
         }
         timings = compare_files(
@@ -149,7 +149,7 @@ class Yardstick:
 def scores_of(artifact: Artifact, split: Split, context: Context) -> Scores:
     """One score per example of the split, from the file in the target's runtime."""
     preprocessing = artifact.metadata.preprocessing or IDENTITY
-    where = as_meant(artifact, context.target)
+    where = as_meant(artifact.metadata, context.target)
     with closing(open_session(artifact.path, where)) as session:
         return score_fully(
             session,

@@ -35,7 +35,7 @@ def loading_code(path: Path, artifact: Artifact, target: Target | None = None) -
         artifact: Its description: preprocessing and inputs are read from it.
         target: Where it was measured; OpenVINO's calls for that one, ONNX Runtime's for others.
     """
-    where = as_meant(artifact, target or Target())
+    where = as_meant(artifact.metadata, target or Target())
     name = "openvino" if where.runtime == "openvino" else "onnxruntime"
     inputs = artifact.metadata.inputs
     entry = inputs[0].name if inputs else "input"

@@ -151,7 +151,7 @@ def evaluate(
         return score_fully(file, named, of, how, layout=examples.layout, progress=watch)
 
     def scores_here(scored: Artifact) -> Scores:
-        with closing(open_session(scored.path, as_meant(scored, where))) as session:
+        with closing(open_session(scored.path, as_meant(scored.metadata, where))) as session:
             return scores(session, scored, chosen)
 
     ours, scored = scores_here(artifact), [artifact]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lilliput.artifact import Artifact
+from lilliput.artifact import ArtifactMetadata, read_metadata
 from lilliput.columns import aligned
 from lilliput.context import Progress
 from lilliput.errors import LilliputError
@@ -109,19 +110,26 @@ def measure(
     if len(named) < len(paths):
         raise LilliputError("a file was named twice; the noise floor is found by itself")
     where = Target.parse(target) if isinstance(target, str) else target
-    described = {name: Artifact.of(path) for name, path in named.items()}
+    said = {name: _said(path) for name, path in named.items()}
     timings = compare_files(
-        {name: (file.path, as_meant(file, where)) for name, file in described.items()},
+        {name: (path, as_meant(said[name], where)) for name, path in named.items()},
         next(iter(named)),
         batch=batch,
         max_seconds=max_seconds,
         seed=seed,
         progress=progress,
     )
-    sizes = {name: file.bytes for name, file in described.items()}
+    sizes = {name: path.stat().st_size for name, path in named.items()}
     warnings = tuple(
         f"{name}: {why}"
-        for name, file in described.items()
-        if (why := clips_here(file.metadata) or timed_elsewhere(file.metadata)) is not None
+        for name, metadata in said.items()
+        if (why := clips_here(metadata) or timed_elsewhere(metadata)) is not None
     )
     return Measured(timings, sizes, where, fingerprint(), warnings)
+
+
+def _said(path: Path) -> ArtifactMetadata:
+    """What a file says of itself; nothing where only its runtime can read it."""
+    with suppress(LilliputError):
+        return read_metadata(path)
+    return ArtifactMetadata()
