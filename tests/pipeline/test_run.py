@@ -220,7 +220,7 @@ def test_pictures_without_labels_are_an_ordinary_case(home: Path) -> None:
     assert cut.value("drop") == pytest.approx(100 - cut.value("metric"))
     assert "top-1 against the original, %" in result.table()
     report = (result.path / "report.md").read_text()
-    assert "quality is agreement with the original" in report
+    assert "> **The validation and test examples have no labels: the original's own" in report
 
 
 def test_the_plan_says_what_can_be_reached(home: Path) -> None:
