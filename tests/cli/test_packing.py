@@ -235,9 +235,9 @@ def test_other_coders_stand_below_the_bill(tmp_path: Path, monkeypatch: pytest.M
     # users-ask 41; xz at its highest fills hundreds of MB first
     monkeypatch.setattr("lilliput.codec.rivals.xz_bytes", lambda content: 2 * len(content))
     rng = np.random.default_rng(0)
-    live = rng.random((40, 50)) < 0.1
+    live = rng.random((20, 25)) < 0.1
     shared = np.where(live, rng.choice([-0.5, 0.25, 0.5], live.shape), 0).astype(np.float32)
-    codes = rng.integers(-127, 128, (20, 30)).astype(np.int8)
+    codes = rng.integers(-127, 128, (10, 12)).astype(np.int8)
     stored = [numpy_helper.from_array(a, n) for n, a in (("shared", shared), ("codes", codes))]
     nodes = [helper.make_node("Identity", ["shared"], ["y"])]
     graph = helper.make_graph(nodes, "graph", [], [], stored)
@@ -256,4 +256,3 @@ def test_other_coders_stand_below_the_bill(tmp_path: Path, monkeypatch: pytest.M
     header = struct.calcsize("<B2IBI")
     assert by_huffman["bytes"] == len(floats) + header + codes.nbytes
     assert by_huffman["ours"] < packed.bytes
-    assert lilliput.pack(tmp_path / "net.onnx", out=tmp_path / "net.lil").rivals == ()

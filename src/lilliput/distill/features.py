@@ -8,18 +8,43 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.distill.losses import INPUT, Taps
-from lilliput.errors import Refused, nearest
+from lilliput.errors import LilliputError, Refused, nearest
 from lilliput.network import Edit, Network
 
 
-def feature_channels(network: Network, taps: tuple[str, ...]) -> list[int]:
-    """Number of channels (dimension 1) of the features at each tap."""
-    return [example_features(network, tap).shape[1] for tap in taps]
+def hinted_channels(student: Network, teacher: Network, taps: tuple[str, str]) -> tuple[int, int]:
+    """Channels (dimension 1) of the student's features and of the teacher's, each at its tap.
+
+    Raises:
+        Refused: All that is not channels differs, so that the features cannot be held together.
+    """
+    ours, theirs = (
+        example_features(network, tap).shape
+        for network, tap in zip((student, teacher), taps, strict=True)
+    )
+    if ours[2:] != theirs[2:]:
+        told = " and ".join("×".join(map(str, shape[1:])) for shape in (ours, theirs))
+        raise Refused(
+            f"the features at {taps[0]!r} and at the teacher's {taps[1]!r} differ in more than "
+            f"channels: {told}",
+            hint="name layers that see pictures at one size",
+        )
+    return ours[1], theirs[1]
 
 
 def example_features(network: Network, tap: str) -> Tensor:
-    """What a random input of two examples gives at this tap, in eval mode."""
-    with torch.no_grad(), Taps(network.module, (tap,)) as tapped:
+    """What a random input of two examples gives at this tap, in eval mode.
+
+    Raises:
+        LilliputError: The network has no such layer; the nearest names are told.
+        Refused: Its forward pass does not go through it.
+    """
+    try:
+        taps = Taps(network.module, (tap,))
+    except LilliputError as error:
+        where = f"the network {network.name!r}"
+        raise LilliputError(error.thing, at=where, hint=error.hint) from error
+    with torch.no_grad(), taps as tapped:
         network.module(*network.example(2))
     if tap not in tapped.features:
         raise Refused(

@@ -97,14 +97,23 @@ class Hints(nn.Module):
     """Mean squared distance between normalised features of student and teacher.
 
     A tap of (B, C_s, ...) features against (B, C_t, ...) gets a linear map over channels, trained
-    along and never exported, where C_s ≠ C_t; spatial sizes must agree.
+    along and never exported, where C_s ≠ C_t; spatial sizes must agree. `called` is {tap: what the
+    teacher calls it}, where that differs.
     Features are divided by the teacher's root mean square, so that `weight` means the same at
     every depth.
     """
 
-    def __init__(self, channels: Mapping[str, tuple[int, int]], *, weight: float, seed: int = 0):
+    def __init__(
+        self,
+        channels: Mapping[str, tuple[int, int]],
+        *,
+        weight: float,
+        called: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.weight, self.taps = weight, tuple(channels)
+        self.teacher_taps = tuple((called or {}).get(tap, tap) for tap in self.taps)
         generator = torch.Generator().manual_seed(seed)
         self.adapters = nn.ParameterDict()
         for tap, (ours, theirs) in channels.items():
@@ -114,8 +123,8 @@ class Hints(nn.Module):
 
     def forward(self, seen: Observed) -> Tensor:
         total = seen.output.new_zeros(())
-        for tap in self.taps:
-            ours, theirs = seen.features[tap], seen.teacher_features[tap]
+        for tap, teacher_tap in zip(self.taps, self.teacher_taps, strict=True):
+            ours, theirs = seen.features[tap], seen.teacher_features[teacher_tap]
             key = tap.replace(".", "/")
             if key in self.adapters:
                 ours = torch.einsum("tc,bc...->bt...", self.adapters[key], ours)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lilliput.candidate import Candidate
 from lilliput.context import Context
-from lilliput.distill.features import feature_channels
+from lilliput.distill.features import hinted_channels
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import Hints, LossTerm, scored_terms
 from lilliput.distill.sources import Examples
@@ -51,7 +51,9 @@ class Distill(Step):
     temperature: Temperature = 4.0
     imitation: ImitationShare = 0.9
     views: Views = 4
-    hints: tuple[str, ...] = Field((), description="layers whose outputs should match too")
+    hints: tuple[str, ...] | dict[str, str] = Field(
+        (), description="layers whose outputs should match too; or {layer: the teacher's layer}"
+    )
     hint_weight: float = Field(1.0, ge=0, description="weight of the hints")
     teacher: TeacherFile = None
     teacher_weights: TeacherWeights = None
@@ -60,6 +62,11 @@ class Distill(Step):
         self.check_kind(candidate)
         require_teacher(self.name, self.teacher, context)
         context.data.split("train")
+
+    @property
+    def paired(self) -> dict[str, str]:
+        """{tap of the student: tap of the teacher}."""
+        return self.hints if isinstance(self.hints, dict) else {tap: tap for tap in self.hints}
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         network = candidate.the_network()
@@ -90,14 +97,9 @@ class Distill(Step):
         terms = scored_terms(context.task, self.imitation, self.temperature, labelled=labelled)
         if self.hints and self.hint_weight > 0:
             channels = {
-                tap: (ours, theirs)
-                for tap, ours, theirs in zip(
-                    self.hints,
-                    feature_channels(network, self.hints),
-                    feature_channels(teacher, self.hints),
-                    strict=True,
-                )
+                tap: hinted_channels(network, teacher, (tap, theirs))
+                for tap, theirs in self.paired.items()
             }
             seed = context.derived_seed("hints")
-            terms.append(Hints(channels, weight=self.hint_weight, seed=seed))
+            terms.append(Hints(channels, weight=self.hint_weight, called=self.paired, seed=seed))
         return terms
