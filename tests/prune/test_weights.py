@@ -215,6 +215,24 @@ def test_the_step_meets_its_density_and_holds_it(tmp_path: Path, epochs: int, re
     assert density_of(weights_of(context.original.the_network())) == 1
 
 
+def test_units_that_died_go_and_the_answers_stay(tmp_path: Path) -> None:
+    network, context = tiny_network(), tiny_context(tmp_path)
+    block = network.module.block1
+    with torch.no_grad():
+        block.conv1.weight[2] = 0
+        block.bn1.running_mean[2], block.bn1.bias[2] = 0.0, -1.0
+    given = Candidate("given", network=network)
+    whole, smaller = (
+        PruneWeights(density=0.3, remove_dead=remove).apply(given, context).the_network()
+        for remove in (False, True)
+    )
+    assert smaller.module.block1.conv1.weight.shape[0] < 8
+    assert smaller.params < whole.params
+    x = network.example(8)
+    with torch.no_grad():
+        torch.testing.assert_close(smaller.module(*x), whole.module(*x), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_a_density_of_one_changes_no_bit(tmp_path: Path, scope: str) -> None:
     network, context, facts = pruned(tmp_path, density=1.0, scope=scope, bn_images=0)
