@@ -45,11 +45,27 @@ def test_the_distortion_never_rises(values: np.ndarray, count: int, start) -> No
         assert np.square(values - book.decoded).sum() <= book.history[0] + 1e-9 * scale
 
 
+@settings(max_examples=15)
+@given(VALUES, st.integers(1, 12), STARTS)
+def test_no_round_makes_it_worse(values: np.ndarray, count: int, start) -> None:
+    lost = []
+    for rounds in range(1, 7):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lilliput.prune.codebooks.ROUNDS", rounds)
+            lost.append(distortion(values, kmeans(values, count, start=start).levels))
+    scale = np.square(values).sum() + 1e-12
+    assert all(after <= before + 1e-9 * scale for before, after in pairwise(lost))
+
+
 @settings(max_examples=25)
-@given(VALUES, STARTS)
-def test_as_many_levels_as_different_values_make_no_error(values: np.ndarray, start) -> None:
-    book = kmeans(values, len(np.unique(values)), start=start)
+@given(VALUES, st.sampled_from([0, 1, 7]), STARTS)
+def test_no_fewer_levels_than_different_values_make_no_error(
+    values: np.ndarray, more: int, start
+) -> None:
+    different = np.unique(values)
+    book = kmeans(values, len(different) + more, start=start)
     assert np.array_equal(book.decoded, values)
+    assert np.array_equal(book.levels, different)
 
 
 @settings(max_examples=25)
