@@ -55,10 +55,14 @@ class Watching(Companion):
 
 
 def run(
-    folder: Path, companions: tuple[Companion, ...], optimizer: str = "sgd", epochs: int = 4
+    folder: Path,
+    companions: tuple[Companion, ...],
+    optimizer: str = "sgd",
+    epochs: int = 4,
+    given: Network | None = None,
 ) -> Network:
     context = tiny_context(folder)
-    network = tiny_network()
+    network = given or tiny_network()
     source = Examples(context.data, context.task, network.preprocessing, 16)
     schedule = Schedule(epochs, 0.05, optimizer, weight_decay=0.1)
     return train(
@@ -82,6 +86,22 @@ def test_what_went_is_exactly_zero_after_every_step(
         weight = made.module.get_parameter(name)
         assert torch.equal(weight != 0, settled[0][name])
         assert int(settled[0][name].sum()) == round(FINAL * weight.numel())
+
+
+@pytest.mark.parametrize("regrow", [False, True])
+def test_a_survivor_that_happens_to_be_zero_still_learns(tmp_path: Path, regrow: bool) -> None:
+    def first_half(weights: Mapping[str, Tensor], _: float) -> Mapping[str, Tensor]:
+        return {
+            n: torch.arange(w.numel()).view(w.shape) * 2 < w.numel() for n, w in weights.items()
+        }
+
+    network = tiny_network()
+    weight = network.module.get_parameter("stem.weight")
+    with torch.no_grad():
+        weight[:, 0, 0, 0] = 0.0
+    companion = Sparsening(("stem.weight",), first_half, regrow=regrow)
+    made = run(tmp_path, (companion,), epochs=1, given=network).module.get_parameter("stem.weight")
+    assert torch.equal(made != 0, companion.masks["stem.weight"])
 
 
 def test_without_regrowth_survivors_only_become_fewer(tmp_path: Path) -> None:

@@ -57,7 +57,12 @@ class Companion:
 
 
 class Zeros(Companion):
-    """Weights that are zero stay zero, whatever momentum and decay would do to them."""
+    """Weights that are zero stay zero, whatever momentum and decay would do to them.
+
+    Source: Han et al., NIPS 2015, section 3 (retraining of what was pruned).
+    Differs: the mask is the value, for a stored network has no other. A weight that was kept and
+    happens to be exactly 0.0 stays so too; while weights still go, `Sparsening` has masks.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -85,7 +90,7 @@ class Shared(Companion):
 
     Source: Han, Mao, Dally, "Deep Compression", ICLR 2016, section 3.3.
     Differs: the paper subtracts the sum; the mean lets one learning rate serve clusters of 5 and
-    of 5,000 weights.
+    of 5,000 weights. The mask is the value: a centroid of exactly 0.0 counts as what was pruned.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
