@@ -35,6 +35,9 @@ class Sparsening(Companion):
     Sources: Zhu and Gupta, arXiv 1710.01878, section 3 (schedule); Guo, Yao, Chen, "Dynamic network
     surgery", NIPS 2016, section 3.2 (regrowth).
     Differs: surgery keeps two thresholds and flips by chance; here the budget's ranking decides.
+    Dropout stays as the network's author set it, where Han et al., NIPS 2015, section 3.2, lower it
+    with the root of the share that is left: it belongs to the user's module, small networks seldom
+    have any, and the original's answers regularise too.
     """
 
     def __init__(

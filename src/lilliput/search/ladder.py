@@ -2,6 +2,10 @@
 
 A cheap rung is worth what its order is worth: the rank correlation with the next rung is measured,
 on members spread over all that were evaluated, and told.
+
+Differs: in the specification rungs of masks and of new batch-norm statistics come first; here both
+are the first rung, with the fit. A cut network runs faster than a masked one, and by the original's
+statistics its order would say little.
 """
 
 from __future__ import annotations
