@@ -13,20 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from lilliput.attempts import attempt
-from lilliput.codec.bill import GRAPH, HEADER
 from lilliput.codec.container import encode
 from lilliput.context import Context
 from lilliput.data.dataset import Split
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.sources import Examples
-from lilliput.export.onnx_file import export_network
 from lilliput.meter.accuracy import metric_of
 from lilliput.models.session import scores_in_torch
 from lilliput.network import Network
@@ -46,7 +42,7 @@ from lilliput.search.grids import (
     inputs_on_grids,
     with_weight_bits,
 )
-from lilliput.search.objectives import Counter
+from lilliput.search.objectives import Counter, counter_of, float_file
 from lilliput.search.rungs import metric_in_torch
 from lilliput.search.settings import EvolutionSettings
 from lilliput.search.shrinking import Short, Training
@@ -165,7 +161,7 @@ def workshop(
     return Workshop(
         original=network,
         analysis=analysis,
-        counter=Counter(analysis, *_overheads(network, analysis)),
+        counter=counter_of(network, analysis),
         context=context,
         batches=batches,
         known=grams(network, analysis, batches) if settings.refit else {},
@@ -188,23 +184,9 @@ def _wholes(sizes: set[int], context: Context) -> dict[int, float]:
     return found
 
 
-def _overheads(network: Network, analysis: Analysis) -> tuple[int, int]:
-    """Bytes of the original's float file, and of its packed form, that are not weights."""
-    content = _float_file(network)
-    counted = Counter(analysis).file_bytes(Variant())
-    parts = encode(content)[1].parts
-    graph = parts.get(GRAPH, 0) + parts.get(HEADER, 0)
-    return max(round(len(content) - counted), 0), graph
-
-
 def packed_bytes(network: Network) -> int:
     """Length of the `.lil` file of the network's float file."""
-    return len(encode(_float_file(network))[0])
-
-
-def _float_file(network: Network) -> bytes:
-    with TemporaryDirectory(prefix="lilliput-search-") as folder:
-        return export_network(network, Path(folder) / "network.onnx").path.read_bytes()
+    return len(encode(float_file(network))[0])
 
 
 def climbed(

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
+from lilliput.codec.bill import GRAPH, HEADER
+from lilliput.codec.container import encode
 from lilliput.context import Context
+from lilliput.export.onnx_file import export_network
+from lilliput.graph.affine import VERSION
 from lilliput.network import Network
 from lilliput.prune.analysis import Analysis, op_macs
 from lilliput.search.genomes import Variant
@@ -35,15 +42,21 @@ SCALE_BITS = 16
 """What the scale of a channel is taken to cost in a coded file."""
 
 
+Axes = tuple[NDArray[np.int64], ...]
+"""Of a weight: the class of each index along each of its axes, -1 where it is no channel."""
+
+
 @dataclass(frozen=True)
 class Counter:
     """Costs of variants, from the analysis of the original and, for coded bytes, their weights.
 
-    `overhead_bytes` and `coded_overhead_bytes` are the graph's, in the file and in its packed form:
-    the same for all variants.
+    `weights` are those in the original's file, see `weights_in`. `overhead_bytes` and
+    `coded_overhead_bytes` are the graph's, in the file and in its packed form: the same for all
+    variants.
     """
 
     analysis: Analysis
+    weights: tuple[Axes, ...]
     overhead_bytes: int = 0
     coded_overhead_bytes: int = 0
 
@@ -73,17 +86,45 @@ class Counter:
         )
 
     def file_bytes(self, variant: Variant) -> float:
-        """Length of the float file: 4 bytes a number, of which the scales of batch norms are none.
-
-        A norm's scale is folded into the weight before it, its shift is that layer's bias.
-        """
+        """Length of the float file: 4 bytes for each number in it, and what does not change."""
         keep = self.analysis.keeping(variant.gone)
-        numbers = sum(
-            int(np.prod([keep[self.analysis.slots[n].classes].sum() for n in tensor.slots]))
-            for tensor in self.analysis.tensors
-            if tensor.trainable and not tensor.norm_scale
-        )
+        numbers = sum(int(np.prod([keep[axis].sum() for axis in axes])) for axes in self.weights)
         return 4.0 * numbers + self.overhead_bytes
+
+
+def counter_of(network: Network, analysis: Analysis) -> Counter:
+    """The counter of a network's variants, by what its own file holds."""
+    content = float_file(network)
+    weights = weights_in(onnx.load_model_from_string(content), analysis)
+    overhead = len(content) - Counter(analysis, weights).file_bytes(Variant())
+    parts = encode(content)[1].parts
+    return Counter(analysis, weights, round(overhead), parts.get(GRAPH, 0) + parts.get(HEADER, 0))
+
+
+def weights_in(file: onnx.ModelProto, analysis: Analysis) -> tuple[Axes, ...]:
+    """The classes along each axis of the weights in the file of the network that was analysed.
+
+    The file decides, for which norms are folded hangs on what lies around them: a folded one has
+    left a bias as long as its layer is wide, whether or not that had one; others are there whole.
+    """
+    axes = {t.name: tuple(analysis.slots[n].classes for n in t.slots) for t in analysis.tensors}
+    outputs = {layer.weight: layer.outputs for layer in analysis.layers}
+    for node in file.graph.node:
+        width = outputs.get(_unversioned(node.input[1])) if len(node.input) == 3 else None
+        if width is not None:
+            axes[_unversioned(node.input[2])] = (width,)
+    names = [_unversioned(tensor.name) for tensor in file.graph.initializer]
+    return tuple(axes[name] for name in names if name in axes)
+
+
+def _unversioned(name: str) -> str:
+    return name.split(VERSION)[0]
+
+
+def float_file(network: Network) -> bytes:
+    """The network's float file."""
+    with TemporaryDirectory(prefix="lilliput-search-") as folder:
+        return export_network(network, Path(folder) / "network.onnx").path.read_bytes()
 
 
 def coded_bytes(network: Network, bits: Mapping[str, int]) -> float:
