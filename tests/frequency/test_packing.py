@@ -265,6 +265,30 @@ def test_batch_norms_are_folded_before_or_after_with_the_same_answers(tmp_path):
         np.testing.assert_allclose(folded, made.module(x).numpy(), atol=1e-5, rtol=1e-5)
 
 
+def test_a_norm_may_be_folded_before_packing_where_its_factors_keep_the_grid():
+    """Nothing is lost then: a layer has one step, and the factors are whole numbers of it."""
+    layer, norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+    whole = np.random.default_rng(0).integers(-20, 21, (8, 3, 9))
+    with torch.no_grad():
+        layer.weight.copy_(
+            torch.from_numpy(0.01 * inverse(whole, basis_of("dct", np.zeros((1, 3, 3))), (3, 3)))
+        )
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        norm.bias.normal_()
+        factors = torch.tensor([1.0, -1, 2, -2, 3, -3, 4, 5])
+        norm.weight.copy_(factors * (norm.running_var + norm.eps).sqrt())
+    behind = nn.Sequential(layer, norm).eval()
+    before = nn.Sequential(nn.utils.fuse_conv_bn_eval(layer, norm)).eval()
+    answers = []
+    for module in (behind, before):
+        step = 0.01 / float(module[0].weight.detach().double().numpy().std())
+        given = Network(module, (TensorSpec(name="x", shape=(None, 3, 8, 8)),))
+        answers.append(outputs(packed(given, step=step)))
+        torch.testing.assert_close(answers[-1], outputs(given), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(*answers, atol=1e-5, rtol=1e-5)
+
+
 def test_one_kernel_and_negative_values_only(tmp_path):
     module = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Conv2d(1, 2, 3)).eval()
     with torch.no_grad():
