@@ -64,6 +64,19 @@ def test_who_cannot_tell_pays_the_known_price() -> None:
     assert float(game.student(nothing)) == pytest.approx(math.log(2))
 
 
+@pytest.mark.parametrize(
+    ("name", "logit", "loss"),
+    [
+        ("lsgan", 3.0, 4.0),
+        ("hinge", 3.0, -3.0),
+        ("minimax", 0.0, -math.log(2)),
+        ("nonsaturating", 3.0, math.log1p(math.exp(-3.0))),
+    ],
+)
+def test_the_students_loss_by_hand(name: str, logit: float, loss: float) -> None:
+    assert float(GAMES[name].student(torch.full((4,), logit))) == pytest.approx(loss, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", GAMES)
 def test_no_constant_answer_is_cheaper_than_the_blind_one(name: str) -> None:
     game = GAMES[name]
@@ -347,6 +360,22 @@ def test_the_penalty_is_the_squared_slope() -> None:
     features = torch.randn(5, 3, requires_grad=True)
     slope = torch.tensor([1.0, -2.0, 0.5])
     assert float(squared_gradient(features @ slope, features).detach()) == pytest.approx(5.25)
+
+
+def test_the_penalty_pulls_a_linear_discriminator_by_its_own_weight() -> None:
+    torch.manual_seed(0)
+    real, fake = torch.randn(16, 3), torch.randn(16, 3)
+
+    def told(r1: float) -> tuple[Tensor, Tensor]:
+        rival = rival_for(3, Rules(r1=r1), hidden=(), spectral=False)
+        weight = rival.discriminator.layers[0].get_parameter("weight")
+        before = weight.detach().clone()
+        rival.learn(real, fake, None)
+        assert weight.grad is not None
+        return before, weight.grad
+
+    (weight, with_penalty), (_, without) = told(1.0), told(0.0)
+    assert torch.allclose(with_penalty - without, weight, atol=1e-6)
 
 
 def test_the_share_of_the_gradient_is_measured_at_the_features() -> None:

@@ -152,6 +152,29 @@ def test_the_teacher_is_not_changed_and_adapters_are_not_kept(tmp_path: Path) ->
     assert trained.module.state_dict().keys() == tiny_network().module.state_dict().keys()
 
 
+def test_teacher_and_student_see_the_same_augmented_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = tiny_context(tmp_path)
+    context = replace(context, data=replace(context.data, augment=("flip", "shift")))
+    seen: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+    network, teacher = tiny_network(), tiny_network(seed=3)
+    forward = type(teacher.module).forward
+    monkeypatch.setattr(
+        type(teacher.module),
+        "forward",
+        lambda self, x: (seen[self.training].append(x.clone()), forward(self, x))[1],
+    )
+    schedule = replace(SCHEDULE, epochs=2, views=0)
+    terms = [Imitation(context.task)]
+    train(network, terms, source(context), schedule, context, key="a", teacher=teacher)
+    steps = source(context).steps()
+    assert len(seen[True]) == len(seen[False]) == 2 * steps
+    assert all(map(torch.equal, seen[True], seen[False]))
+    sums = [torch.cat(seen[True][n : n + steps]).sum((1, 2, 3)).sort()[0] for n in (0, steps)]
+    assert not torch.allclose(*sums)
+
+
 def test_frozen_parameters_stay(tmp_path: Path) -> None:
     context, network = tiny_context(tmp_path), tiny_network()
     network.module.stem.weight.requires_grad_(False)  # type: ignore[union-attr]
@@ -167,6 +190,20 @@ def test_a_loss_that_explodes_is_an_error_with_a_way_out(tmp_path: Path) -> None
     with pytest.raises(LilliputError, match=r"the loss became (nan|inf)") as error:
         train(tiny_network(), [Truth(context.task)], source(context), schedule, context, key="a")
     assert "learning_rate" in str(error.value)
+
+
+def test_a_step_is_as_long_as_the_clip_allows(tmp_path: Path) -> None:
+    context, network = tiny_context(tmp_path), tiny_network()
+    steep, whole = Truth(context.task, 1e4), replace(source(context), batch_size=96)
+
+    def moved(clip: float) -> float:
+        schedule = Schedule(1, 0.01, weight_decay=0.0, momentum=0.5, warmup=0.0, clip=clip)
+        made = train(network, [steep], whole, schedule, context, key="a")
+        return float((weights(made) - weights(network)).norm())
+
+    # Nesterov's first step is the gradient and its share of momentum.
+    assert moved(5.0) == pytest.approx(0.01 * 5.0 * 1.5, rel=1e-3)
+    assert moved(0.0) > 10 * moved(5.0)
 
 
 def test_fewer_examples_than_a_batch_is_an_error(tmp_path: Path) -> None:
