@@ -3,12 +3,15 @@
 import json
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from benchmarks import __main__ as command_line
 from benchmarks import harness, tables
 from benchmarks.harness import Claim, Options, Peer, Row
+from benchmarks.networks.lenet import lenet5, lenet5_thin, lenet300
+from torch import nn
 
 from lilliput.errors import LilliputError
 from lilliput.measurement import Measurement
@@ -28,6 +31,15 @@ def add_claim(home: Path, monkeypatch: pytest.MonkeyPatch, name: str, **function
     module = types.ModuleType(f"benchmarks.claims.{stem}")
     vars(module).update(functions)
     monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+@pytest.mark.parametrize(
+    ("build", "params"), [(lenet300, 266_610), (lenet5, 431_080), (lenet5_thin, 29_122)]
+)
+def test_the_lenets_have_the_size_that_the_literature_counts(
+    build: Callable[[], nn.Module], params: int
+) -> None:
+    assert sum(parameter.numel() for parameter in build().parameters()) == params
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lilliput.errors import LilliputError
+from lilliput.search import breeding
 from lilliput.search.breeding import fitness
 from lilliput.search.evolution import Evolution
 from lilliput.search.genomes import key_of
@@ -139,6 +140,32 @@ def test_the_paper_keeps_its_fittest():
         fittest = max(fitness(member) for member in engine.population)
         assert fittest >= best
         best = fittest
+
+
+def test_the_papers_operators_get_their_shares(monkeypatch):
+    used = dict.fromkeys(("exchanged", "inverted"), 0)
+
+    def watched(name):
+        operator = getattr(breeding, name)
+
+        def counting(*given):
+            used[name] += 1
+            return operator(*given)
+
+        return counting
+
+    for name in used:
+        monkeypatch.setattr(breeding, name, watched(name))
+    rng = np.random.default_rng(0)
+    genomes = [Strings().sample(rng) for _ in range(8)]
+    members = [Member(n, 0, tuple(g.tolist()), worth(g)) for n, g in enumerate(genomes)]
+    children = breeding.Paper().brood(members, Strings(), 5000, rng)
+    best = max(members, key=fitness)
+    assert tuple(children[0].tolist()) == best.genome
+    crossed, mutated = used["exchanged"], used["inverted"]
+    copied = len(children) - 1 - 2 * crossed - mutated
+    shares = np.array([copied, crossed, mutated]) / (copied + crossed + mutated)
+    np.testing.assert_allclose(shares, [0.2, 0.7, 0.1], atol=0.03)
 
 
 def test_fitness_by_hand():
