@@ -7,11 +7,15 @@ from itertools import product, starmap
 import pytest
 
 from lilliput.errors import LilliputError
+from lilliput.frequency.form import PackedForm
+from lilliput.network import Edit
+from lilliput.prune.edits import EDITS, cut_edit, frequency_edit, pack_edit, remove_edit
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.search.genomes import ENCODINGS, Encoding, Variant
 from lilliput.steps.base import STAGES, Search, Selection, Step
 from lilliput.tasks.base import TASKS
 from lilliput.testing import (
+    EditContract,
     EncodingContract,
     RuntimeContract,
     SearchContract,
@@ -19,6 +23,7 @@ from lilliput.testing import (
     TaskContract,
 )
 from lilliput.testing.search_contracts import tiny_grounds
+from lilliput.track import TRACKERS
 
 SETTINGS: dict[str, list[dict[str, object]]] = {
     "distill": [{"epochs": 1, "batch_size": 32}, {"epochs": 1, "batch_size": 16, "imitation": 1}],
@@ -53,6 +58,32 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
         {"values": 8, "start": "kmeans++", "bias_values": 4},
         {"values": 4, "economy": 0.01, "importance": "fisher", "epochs": 1, "batch_size": 32},
     ],
+}
+PICTURES: dict[str, dict[str, object]] = {
+    "distill": {"epochs": 1, "batch_size": 4},
+    "export": {},
+    "pack_dct": {"epochs": 0, "centres": 3},
+    "prune_channels": {"ratio": 0.25, "multiple_of": 1},
+    "prune_weights": {"density": 0.3, "small": 0},
+    "run_dct": {"layers": ["second"], "keep": 4, "epochs": 0},
+    "share_weights": {"values": 8},
+}
+"""Settings for a network without classes, of steps that need none."""
+EXAMPLES: dict[str, Edit] = {
+    "cut_channels": cut_edit(
+        (name, dim, 8, (2, 5))
+        for name, dim in (
+            ("block1.conv1.weight", 0),
+            ("block1.bn1.weight", 0),
+            ("block1.bn1.bias", 0),
+            ("block1.bn1.running_mean", 0),
+            ("block1.bn1.running_var", 0),
+            ("block1.conv2.weight", 1),
+        )
+    ),
+    "frequency_convolution": frequency_edit("stem", 4),
+    "pack_kernels": pack_edit("stem", PackedForm("dct", (8, 3), (3, 3))),
+    "remove_block": remove_edit("block1"),
 }
 BRIEF: dict[str, object] = {
     "population": 4,
@@ -106,6 +137,11 @@ def steps() -> list[Step]:
     return made
 
 
+def on_pictures() -> list[Step]:
+    kinds = [(STAGES[name], settings) for name, settings in PICTURES.items()]
+    return [kind.model_validate(settings) for kind, settings in kinds if issubclass(kind, Step)]
+
+
 def searches() -> list[Search]:
     made = []
     for name in STAGES:
@@ -151,6 +187,22 @@ class TestSteps(StepContract):
     stages = steps()
 
 
+@pytest.mark.usefixtures("scripted_stopwatch")
+class TestStepsOnPictures(StepContract):
+    stages = on_pictures()
+    task = "super_resolution"
+
+
+def edits() -> list[Edit]:
+    missing = set(EDITS).difference(EXAMPLES)
+    assert not missing, f"give {missing} an example for the contract tests"
+    return list(EXAMPLES.values())
+
+
+class TestEdits(EditContract):
+    edits = edits()
+
+
 class TestRuntimes(RuntimeContract):
     runtimes = tuple(RUNTIMES[name] for name in RUNTIMES if name not in SCRIPTED)
 
@@ -159,7 +211,9 @@ class TestTasks(TaskContract):
     tasks = TASKS.names()
 
 
-@pytest.mark.parametrize("registry", [STAGES, RUNTIMES, TASKS], ids=lambda r: r.kind)
+@pytest.mark.parametrize(
+    "registry", [STAGES, RUNTIMES, TASKS, ENCODINGS, EDITS, TRACKERS], ids=lambda r: r.kind
+)
 def test_unknown_names_get_the_nearest(registry) -> None:  # type: ignore[no-untyped-def]
     known = next(iter(registry))
     with pytest.raises(LilliputError, match=registry.kind) as error:

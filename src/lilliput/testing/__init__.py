@@ -10,11 +10,17 @@ A package that adds a step, runtime or task inherits the contract's tests:
 
 from __future__ import annotations
 
-from lilliput.testing.contracts import RuntimeContract, StepContract, TaskContract
+from lilliput.testing.contracts import (
+    EditContract,
+    RuntimeContract,
+    StepContract,
+    TaskContract,
+)
 from lilliput.testing.search_contracts import EncodingContract, SearchContract
 from lilliput.testing.tiny import tiny_context, tiny_data, tiny_network
 
 __all__ = [
+    "EditContract",
     "EncodingContract",
     "RuntimeContract",
     "SearchContract",

@@ -6,6 +6,7 @@ They are plain pytest classes: subclass one, name the things to be tested, and i
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -21,9 +22,11 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
-from lilliput.network import Network, flat_outputs
+from lilliput.models.store import load_saved, save_network
+from lilliput.network import Edit, Network, flat_outputs
+from lilliput.prune.edits import replay
 from lilliput.runtimes.base import NodeTime, Runtime
-from lilliput.runtimes.opening import random_feeds
+from lilliput.runtimes.opening import open_session, random_feeds
 from lilliput.steps.base import STAGES, Stage, Step
 from lilliput.target import Target
 from lilliput.tasks.base import Task
@@ -37,7 +40,7 @@ def pytest_parametrize(metafunc: pytest.Metafunc, name: str, values: Sequence[An
 
 
 def _label(value: Any) -> str:
-    return str(getattr(value, "name", value))
+    return str(value["edit"] if isinstance(value, dict) else getattr(value, "name", value))
 
 
 class StepContract:
@@ -74,6 +77,24 @@ class StepContract:
         assert made.kind == stage.gives
         assert shapes_of(made) == shapes_of(given)
 
+    def test_its_files_answer_as_it_does(self, stage: Step, tmp_path: Path) -> None:
+        if stage.gives == "artifact":
+            pytest.skip("what it makes is a file already")
+        made = self.applied(stage, tmp_path)[1].the_network()
+        inputs = made.example(5)
+        answers = _answers(made.module, inputs)
+
+        saved = save_network(made, tmp_path / "made.safetensors")
+        again = load_saved(saved, tiny_network(self.task).module)
+        assert all(map(torch.equal, _answers(again.module, inputs), answers))
+        assert _as_json(again) == _as_json(made)
+
+        exported = export_network(made, tmp_path / "made.onnx").path
+        with closing(open_session(exported, Target())) as session:
+            ours = session.run([x.numpy() for x in inputs])
+        for mine, theirs in zip(ours, answers, strict=True):
+            np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-4, rtol=1e-4)
+
     def test_same_seed_same_result(self, stage: Step, tmp_path: Path) -> None:
         results = []
         for turn in ("first", "second"):
@@ -107,6 +128,32 @@ class StepContract:
         assert inspect.getdoc(type(stage)), "say what it does"
         for name, field in type(stage).model_fields.items():
             assert field.description, f"setting {name!r} has no description"
+
+
+class EditContract:
+    """Subclass and set `edits`: entries, as their makers give them, that fit the tiny network."""
+
+    edits: Sequence[Edit] = ()
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        pytest_parametrize(metafunc, "edit", self.edits)
+
+    def test_from_json_it_does_the_same_on_a_fresh_network(self, edit: Edit) -> None:
+        network = tiny_network()
+        made, again = (
+            replay(network.module, [entry]) for entry in (edit, json.loads(json.dumps(edit)))
+        )
+        again.load_state_dict(made.state_dict())
+        inputs = network.example(3)
+        assert all(map(torch.equal, _answers(again, inputs), _answers(made, inputs)))
+
+    def test_a_damaged_one_is_refused(self, edit: Edit) -> None:
+        module = tiny_network().module
+        for key in edit:
+            rest = {name: value for name, value in edit.items() if name != key}
+            for damaged in (rest, *({**rest, key: value} for value in (None, "x", -1, [1]))):
+                with pytest.raises(LilliputError):
+                    replay(module, [damaged])
 
 
 class RuntimeContract:
@@ -273,9 +320,17 @@ def shapes_of(candidate: Candidate) -> list[tuple[int, ...]]:
         ]
 
 
-def _file_shapes(artifact: Artifact) -> list[tuple[int, ...]]:
-    from lilliput.runtimes.opening import open_session
+def _answers(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    with torch.no_grad():
+        return flat_outputs(module.eval()(*inputs))
 
+
+def _as_json(network: Network) -> str:
+    """What a network was changed by and is held to."""
+    return json.dumps([list(network.edits), dict(network.held)], sort_keys=True)
+
+
+def _file_shapes(artifact: Artifact) -> list[tuple[int, ...]]:
     with closing(open_session(artifact.path, Target())) as session:
         return [
             tuple(output.shape)
@@ -284,4 +339,4 @@ def _file_shapes(artifact: Artifact) -> list[tuple[int, ...]]:
         ]
 
 
-__all__ = ["RuntimeContract", "StepContract", "TaskContract", "tiny_data"]
+__all__ = ["EditContract", "RuntimeContract", "StepContract", "TaskContract", "tiny_data"]

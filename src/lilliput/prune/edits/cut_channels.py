@@ -30,7 +30,10 @@ def cut_edit(removals: Iterable[Removal]) -> Edit:
 @EDITS.register(CUT)
 def cut_channels(module: nn.Module, edit: Edit) -> None:
     """Take the indices out, in place."""
-    slice_module(module, [_removal(entry) for entry in edit.get("removed", ())])
+    removed = edit.get("removed")
+    if not isinstance(removed, (list, tuple)):
+        raise LilliputError(f"malformed cut {edit!r:.80}", hint="the file is damaged")
+    slice_module(module, [_removal(entry) for entry in removed])
 
 
 def _removal(entry: Any) -> Removal:
