@@ -149,6 +149,8 @@ class FakeRay(types.ModuleType):
     def __init__(self, deaths):
         super().__init__("ray")
         self.begun, self.facts, self.deaths = [], [], list(deaths)
+        self.cancelled = []
+        self.cancel = self.cancelled.append
         names = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError")
         self.cloudpickle = cloudpickle
         self.exceptions = types.SimpleNamespace(**{n: type(n, (Exception,), {}) for n in names})
@@ -178,6 +180,15 @@ def test_ray_is_given_the_work_once_and_answers_in_order(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", ray)
     assert list(mapped(lambda n: n * n, [3, 1, 2], "ray://pi:10001", str)) == [9, 1, 4]
     assert ray.begun == [{"address": "ray://pi:10001", "log_to_driver": False}]
+
+
+def test_what_is_no_longer_waited_for_is_taken_back_from_ray(monkeypatch):
+    ray = FakeRay([])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    results = mapped(lambda n: n * n, [3, 1, 2], "ray", str)
+    assert next(results) == 9
+    results.close()
+    assert [pending() for pending in ray.cancelled] == [1, 4]
 
 
 class RayElsewhere(FakeRay):

@@ -132,9 +132,15 @@ def _on_ray(
             return lost(item)
         return result
 
-    for item, pending in [(item, task.remote(shared, item)) for item in items]:
-        try:
-            result = ray.get(pending)
-        except died:
-            result = repeated(item)
-        yield result
+    waiting = deque((item, task.remote(shared, item)) for item in items)
+    try:
+        while waiting:
+            item, pending = waiting.popleft()
+            try:
+                result = ray.get(pending)
+            except died:
+                result = repeated(item)
+            yield result
+    finally:
+        for _, pending in waiting:
+            ray.cancel(pending)
