@@ -71,13 +71,19 @@ def _rows(claim: Claim) -> Iterator[tuple[str, ...]]:
     for row in claim.rows:
         yield _cells(row.name, row)
     for peer in claim.peers:
-        for row in peer.rows:
-            yield _cells(f"{peer.name}: {row.name}", row)
+        if len(peer.rows) == 1:
+            yield _cells(f"{peer.name}: {peer.rows[0].name}", peer.rows[0])
+            continue
+        figures = (f"{_label(row.name, row)}: {figure_text(row)}" for row in peer.rows)
+        yield peer.name, "<br>".join(figures), "", ""
 
 
 def _cells(name: str, row: Row) -> tuple[str, ...]:
-    label = name + (f" ({row.isa})" if row.isa else "")
-    return label, figure_text(row), row.goal or "", _HOLDS[row.holds]
+    return _label(name, row), figure_text(row), row.goal or "", _HOLDS[row.holds]
+
+
+def _label(name: str, row: Row) -> str:
+    return name + (f" ({row.isa})" if row.isa else "")
 
 
 def figure_text(row: Row) -> str:
