@@ -91,6 +91,7 @@ def test_a_forgotten_tensor_is_computed_anew(deep_net, feeds) -> None:
     frontier.close()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pictures(deep_net, feeds) -> None:
     # users-ask 29
     graph = Graph.of(prepare(deep_net).model)

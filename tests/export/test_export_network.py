@@ -111,6 +111,7 @@ def test_the_network_stays_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(before[k], v) for k, v in net.module.state_dict().items())
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_even_when_exporters_fail(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn
 ) -> None:

@@ -193,6 +193,7 @@ def test_a_failure_is_a_row_and_is_not_tried_again_unless_asked(
     assert outcome(resumed(home, "run", what)) == outcome(result)
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_the_measuring_process_is_a_row(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +317,7 @@ class Watching(SilentProgress):
             self.bytes.append(sum(t.numel() * t.element_size() for t in alive))
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_run_is_flat_over_its_trials(tmp_path: Path) -> None:
     # What the allocator keeps differs by what ran before in this process; tensors do not. The
     # `kills` claim weighs whole processes.

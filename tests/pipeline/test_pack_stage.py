@@ -72,6 +72,7 @@ def test_where_it_is_needed_only_a_file_that_is_too_large_is_packed(home: Path) 
         assert result.best.id == f"original-{names[-1]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "form"), [(2600, "onnx"), (1400, "lil")])
 def test_compress_packs_where_no_plain_file_keeps_the_size(
     home: Path, limit: int, form: str
