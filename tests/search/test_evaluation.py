@@ -84,9 +84,10 @@ def test_a_process_that_dies_costs_no_more_than_its_candidate(journalled, tmp_pa
     assert told[1:] == alone[1:]
     assert told[0]["failed"]["candidate"] == key_of(GENOMES[0])
     assert told[0]["failed"]["error"].startswith("its process died twice")
-    assert begun.read_text().split().count("0") == 2
+    tries = begun.read_text().split().count("0")
+    assert tries in (2, 3), "in the pool, where another may be faster to end it, and twice alone"
     assert evaluate(genomes, label="again") == told
-    assert begun.read_text().split().count("0") == 2
+    assert begun.read_text().split().count("0") == tries
 
 
 def test_what_workers_of_a_cluster_are_given_pickles(journalled):

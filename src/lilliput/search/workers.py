@@ -89,12 +89,12 @@ def _in_processes(
 
 
 def _alone(item: A, lost: Callable[[A], B]) -> B:
-    try:
-        with _processes(1) as pool:
+    # Its process may have died in the pool for another's sake: that counts for nothing.
+    for _ in range(2):
+        with suppress(BrokenProcessPool), _processes(1) as pool:
             result: B = pool.submit(_do, item).result()
             return result
-    except BrokenProcessPool:
-        return lost(item)
+    return lost(item)
 
 
 def _on_ray(
