@@ -54,16 +54,15 @@ def conclude(result: RunResult, *, as_json: bool) -> int:
     from rich.console import Console
 
     show_rows([row for row in result.rows if row.worth_showing], Console())
-    for warning in Summary.of(run).warnings:
+    summary = Summary.of(run)
+    for warning in summary.warnings:
         typer.echo(f"note: {warning}")
     if result.failures:
         count = len(result.failures)
         typer.echo(f"{count} {'attempt' if count == 1 else 'attempts'} failed; the report says why")
     typer.echo(result.summary())
-    if result.best_file is not None:
-        where = Summary.of(run).target
-        if result.best is not None:
-            where = as_meant(result.best.the_artifact().metadata, where)
+    if result.best_file is not None and result.best is not None:
+        where = as_meant(result.best.the_artifact().metadata, summary.target)
         typer.echo(f"load it: {loading_line(result.best_file, where)}")
     typer.echo(f"report: {report.page}")
     return result.exit_code

@@ -42,9 +42,8 @@ def convolution(call: Call) -> list[Labels]:
     positions = prod(call.args[0].shape[2:] if transposed else call.out.shape[2:])
     constant = positions * prod(weight.shape[2:]) * int(call.out.shape[0])
     pointwise = prod(weight.shape[2:]) == 1
-    apart = 1 if per_channel else groups
-    kind = "depthwise" if per_channel else "conv1x1" if pointwise else "conv3x3"
-    kind = "grouped" if apart > 1 else kind
+    kind = "grouped" if groups > 1 else "conv1x1" if pointwise else "conv3x3"
+    kind, apart = ("depthwise", 1) if per_channel else (kind, groups)
     ledger.cost(kind, w[:2], tuple(weight.shape[:2]), constant)
     macs, name = ledger.costs[-1].macs, call.name_of(weight)
     ledger.layers.append(LayerNote(ledger.path, kind, macs, x[1], outputs, name, apart))

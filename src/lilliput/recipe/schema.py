@@ -10,7 +10,7 @@ from lilliput.data.sources.named import NAMED
 from lilliput.recipe.document import Recipe
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.steps.arms import Arms
-from lilliput.steps.base import STAGES, Step
+from lilliput.steps.base import STAGES, Stage, Step
 from lilliput.tasks.base import TASKS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -25,7 +25,7 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     properties, defs = schema["properties"], schema["$defs"]
     defs.pop("Stage")
-    properties["stages"] |= {"items": {"anyOf": [*_stages(defs), _arms(defs)]}}
+    properties["stages"] |= {"items": {"anyOf": [*_stages(defs), _arms()]}}
     _also(properties["model"], {"type": "string"})
     _also(properties["data"], *_named(NAMED))
     _also(properties["task"], {"enum": [*TASKS]})
@@ -37,37 +37,32 @@ def recipe_schema() -> dict[str, Any]:
 
 def _stages(defs: dict[str, Any]) -> list[dict[str, Any]]:
     """What an entry of `stages` may be; the settings of each stage go into `defs`."""
-    choices: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     for name in STAGES:
         settings = STAGES[name].model_json_schema()
         defs |= settings.pop("$defs", {})
         defs[f"stage.{name}"] = settings
-        choices.append(_named_entry(name))
-    return [*choices, {"enum": [*STAGES]}]
+        given = {"anyOf": [{"$ref": f"#/$defs/stage.{name}"}, {"type": "null"}]}
+        choices = steps if issubclass(STAGES[name], Step) else others
+        choices += [_entry(STAGES[name], given), {"const": name}]
+    defs["step"] = {"anyOf": steps}
+    return [{"$ref": "#/$defs/step"}, *others]
 
 
-def _arms(defs: dict[str, Any]) -> dict[str, Any]:
+def _arms() -> dict[str, Any]:
     """Lists of steps by name, in place of a stage."""
-    steps = [name for name in STAGES if issubclass(STAGES[name], Step)]
-    defs["step"] = {"anyOf": [*(_named_entry(name) for name in steps), {"enum": steps}]}
     lists = {"type": "array", "items": {"$ref": "#/$defs/step"}}
-    given = {"type": "object", "minProperties": 2, "additionalProperties": lists}
-    return {
-        "type": "object",
-        "description": inspect.getdoc(Arms),
-        "properties": {Arms.name: given},
-        "required": [Arms.name],
-        "additionalProperties": False,
-    }
+    return _entry(Arms, {"type": "object", "minProperties": 2, "additionalProperties": lists})
 
 
-def _named_entry(name: str) -> dict[str, Any]:
-    """A stage's name with its settings, which are among the definitions."""
+def _entry(kind: type[Stage], given: dict[str, Any]) -> dict[str, Any]:
+    """The name of what stands in the list, with what it is given."""
     return {
         "type": "object",
-        "description": inspect.getdoc(STAGES[name]) or "",
-        "properties": {name: {"anyOf": [{"$ref": f"#/$defs/stage.{name}"}, {"type": "null"}]}},
-        "required": [name],
+        "description": inspect.getdoc(kind) or "",
+        "properties": {kind.name: given},
+        "required": [kind.name],
         "additionalProperties": False,
     }
 

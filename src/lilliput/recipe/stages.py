@@ -96,10 +96,11 @@ def _chain(stages: Mapping[int, Stage], kind: Kind, start: Kind) -> tuple[list[M
     mistakes: list[Mistake] = []
     for n, stage in sorted(stages.items()):
         if isinstance(stage, Arms):
+            ends: set[Kind] = set()
             for arm, steps in stage.branches.items():
-                found, _ = _chain(dict(enumerate(steps)), kind, start)
+                found, end = _chain(dict(enumerate(steps)), kind, start)
                 mistakes += [((n, stage.name, arm, *place), error) for place, error in found]
-            ends = stage.gives_to(kind)
+                ends.add(end)
             if len(ends) > 1:
                 thing = "some arms end with networks and others with files"
                 hint = "put `export` into all of them, or behind the arms"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import InstanceOf, model_serializer
 
-from lilliput.steps.base import Kind, Stage, Step
+from lilliput.steps.base import Stage, Step
 
 
 class Arms(Stage):
@@ -20,10 +20,6 @@ class Arms(Stage):
     name: ClassVar[str] = "arms"
 
     branches: Mapping[str, tuple[InstanceOf[Step], ...]]
-
-    def gives_to(self, kind: Kind) -> set[Kind]:
-        """What comes out of the arms where this comes in; an empty arm passes it on."""
-        return {steps[-1].gives if steps else kind for steps in self.branches.values()}
 
     def described(self) -> dict[str, object]:
         arms = {arm: [step.described() for step in steps] for arm, steps in self.branches.items()}
