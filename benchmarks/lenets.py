@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +9,16 @@ import torch
 
 from benchmarks.harness import Options
 from benchmarks.resnets import Log
+from benchmarks.scoring import scores
 from lilliput.artifact import Artifact, TensorSpec
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.sources import load_data
 from lilliput.distill.speed import torch_threads
-from lilliput.meter.accuracy import score_file
 from lilliput.models.source import load_network
 from lilliput.models.store import load_saved, save_network
 from lilliput.network import Network
-from lilliput.preprocessing import IDENTITY, Preprocessing
-from lilliput.runtimes.opening import open_session
+from lilliput.preprocessing import Preprocessing
 from lilliput.steps.finetune import Finetune
 from lilliput.target import Target
 from lilliput.tasks import task_of
@@ -74,12 +72,5 @@ def _trained(network: Network, name: str, context: Context, *, smoke: bool) -> N
 
 def error(path: Path) -> float:
     """Per cent of MNIST's 10,000 test pictures that a file gets wrong, in ONNX Runtime."""
-    artifact, task = Artifact.of(path), task_of("classification")
-    with closing(open_session(path, Target())) as session:
-        scores = score_file(
-            session,
-            task,
-            load_data("mnist", task=task).test,
-            artifact.metadata.preprocessing or IDENTITY,
-        )
-    return float(100 - scores.mean())
+    task = task_of("classification")
+    return float(100 - scores(Artifact.of(path), task, load_data("mnist", task=task).test).mean())

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Options
+from benchmarks.scoring import points_lost
 from lilliput.artifact import Artifact, TensorSpec
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.sources import load_data
 from lilliput.measurement import Measurement
-from lilliput.meter.accuracy import drop, score_file
 from lilliput.meter.host import native_precision
 from lilliput.models.source import load_network
-from lilliput.preprocessing import IDENTITY, Preprocessing
-from lilliput.runtimes.opening import open_session
+from lilliput.preprocessing import Preprocessing
 from lilliput.target import Target
 from lilliput.tasks import task_of
 
@@ -90,10 +88,4 @@ def with_preprocessing(path: Path, original: Artifact) -> Artifact:
 def whole_test_drop(ours: Artifact, original: Artifact, target: Target) -> Measurement:
     """Paired loss on all 10,000 test examples; the original runs in ONNX Runtime."""
     task = task_of("classification")
-    data = load_data("cifar10", task=task)
-
-    def scores(artifact: Artifact, where: Target) -> Any:
-        with closing(open_session(artifact.path, where)) as session:
-            return score_file(session, task, data.test, artifact.metadata.preprocessing or IDENTITY)
-
-    return drop(scores(original, Target()), scores(ours, target), task.metric)
+    return points_lost(ours, original, task, load_data("cifar10", task=task).test, target)

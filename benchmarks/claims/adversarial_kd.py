@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -23,6 +22,7 @@ import torch
 from benchmarks.harness import Claim, Options, Row
 from benchmarks.lenets import error, lenet_context
 from benchmarks.resnets import Log, context_for
+from benchmarks.scoring import scores
 from lilliput.artifact import Artifact
 from lilliput.candidate import Candidate
 from lilliput.context import Context
@@ -31,16 +31,12 @@ from lilliput.distill.loop import train
 from lilliput.distill.losses import Observed
 from lilliput.distill.sources import Examples
 from lilliput.export.onnx_file import export_network
-from lilliput.meter.accuracy import score_file
 from lilliput.models.source import load_network
 from lilliput.network import Network
-from lilliput.preprocessing import IDENTITY
-from lilliput.runtimes.opening import open_session
 from lilliput.steps.base import Step
 from lilliput.steps.distill import Distill
 from lilliput.steps.distill_adversarial import DistillAdversarial, adapter_between
 from lilliput.steps.finetune import Finetune
-from lilliput.target import Target
 
 MNIST_GOAL = "<= 0.65"
 MNIST_EPOCHS, CIFAR_EPOCHS, SMOKE_EPOCHS = 40, 16, 1
@@ -248,7 +244,4 @@ def shuffled(step: DistillAdversarial, student: Network, context: Context) -> Ne
 
 def error_of(artifact: Artifact, context: Context) -> float:
     """Per cent of the whole test split that the file gets wrong in ONNX Runtime."""
-    preprocessing = artifact.metadata.preprocessing or IDENTITY
-    with closing(open_session(artifact.path, Target())) as session:
-        scores = score_file(session, context.task, context.data.test, preprocessing)
-    return 100.0 - float(scores.mean())
+    return 100.0 - float(scores(artifact, context.task, context.data.test).mean())

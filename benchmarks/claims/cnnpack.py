@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frequency import exported, points_lost, small, timed
+from benchmarks.frequency import exported, small, timed
 from benchmarks.harness import Claim, Options, Row
 from benchmarks.lenets import lenet_context
+from benchmarks.scoring import points_lost
 from lilliput.artifact import Artifact
 from lilliput.candidate import Candidate
 from lilliput.context import Context
@@ -70,7 +71,7 @@ def verify(options: Options) -> Claim:
     """Score the committed packed file again."""
     context = packing_context(options)
     path = options.committed("packed")
-    lost = points_lost(Artifact.of(path), exported(context, LENET), context)
+    lost = points_lost(Artifact.of(path), exported(context, LENET), context.task, context.data.test)
     return Claim(
         says="the committed packed file, scored again",
         rows=(
@@ -100,7 +101,9 @@ def _arm(name: str, changed: Mapping[str, Any], context: Context, options: Optio
     network = step.apply(given, context).the_network()
     artifact = export_network(network, context.folder / f"{short}.onnx")
     packed = pack(artifact.path, out=context.folder / f"{short}.lil").path
-    lost = points_lost(Artifact.of(packed), exported(context, LENET), context)
+    lost = points_lost(
+        Artifact.of(packed), exported(context, LENET), context.task, context.data.test
+    )
     return Arm(packed, artifact.path, lost, times_fewer(work_of(network)))
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.frequency import exported, points_lost, small, timed
+from benchmarks.frequency import exported, small, timed
 from benchmarks.harness import Claim, Options, Row
 from benchmarks.networks.wide_kernels import wide_kernels
 from benchmarks.resnets import Log
+from benchmarks.scoring import points_lost
 from lilliput.artifact import Artifact, TensorSpec
 from lilliput.candidate import Candidate
 from lilliput.context import Context
@@ -60,7 +61,7 @@ def run(options: Options) -> Claim:
                 goal=">= 1.3",
                 note=kept or "no layer changed",
             ),
-            _lost(points_lost(ours, original, context)),
+            _lost(points_lost(ours, original, context.task, context.data.test)),
         ),
         files={
             "running": options.commit(ours.path, "wide-kernels-dct.onnx"),
@@ -78,7 +79,7 @@ def verify(options: Options) -> Claim:
         says="the committed files, scored and timed again",
         rows=(
             Row(name="times faster", figure=round(1 / timing.ratio, 3), unit="×", goal=">= 1.3"),
-            _lost(points_lost(ours, original, context)),
+            _lost(points_lost(ours, original, context.task, context.data.test)),
         ),
     )
 

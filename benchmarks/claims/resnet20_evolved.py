@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.harness import Claim, CommittedFile, Options, Row
 from benchmarks.resnets import context_for, whole_test_drop
+from benchmarks.scoring import scores
 from lilliput.artifact import Artifact
 from lilliput.atomic import write_atomically
 from lilliput.budget import Budget
@@ -30,13 +31,10 @@ from lilliput.data.sources import load_data
 from lilliput.errors import LilliputError
 from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
-from lilliput.meter.accuracy import score_file
 from lilliput.meter.cost import file_cost
 from lilliput.meter.stopwatch import Timing, compare_files
 from lilliput.network import Network
-from lilliput.preprocessing import IDENTITY
 from lilliput.runs.journal import JournalFile
-from lilliput.runtimes.opening import open_session
 from lilliput.search.genomes import Variant
 from lilliput.search.ladder import packed_bytes
 from lilliput.search.members import Member
@@ -284,12 +282,8 @@ def takehome(options: Options, original: Artifact) -> Path:
 
 def accuracy(path: Path) -> float:
     """Per cent of the whole test split that the file gets right."""
-    artifact, task = Artifact.of(path), task_of("classification")
-    with closing(open_session(path, Target())) as session:
-        preprocessing = artifact.metadata.preprocessing or IDENTITY
-        return float(
-            score_file(session, task, load_data("cifar10", task=task).test, preprocessing).mean()
-        )
+    task = task_of("classification")
+    return float(scores(Artifact.of(path), task, load_data("cifar10", task=task).test).mean())
 
 
 def front_rows(

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import torch
 
 from benchmarks.harness import Claim, Options, Row
 from benchmarks.resnets import Log
+from benchmarks.scoring import points_lost
 from lilliput.artifact import Artifact, ArtifactMetadata, TensorSpec
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.sources import load_data
 from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
-from lilliput.meter.accuracy import drop, score_file
 from lilliput.meter.cost import file_cost
 from lilliput.meter.host import cpu_flags, isa_class, native_precision
 from lilliput.meter.stopwatch import compare_files
 from lilliput.models.source import load_network
 from lilliput.network import Network
-from lilliput.preprocessing import IDENTITY, Preprocessing
-from lilliput.runtimes.opening import open_session
+from lilliput.preprocessing import Preprocessing
 from lilliput.steps.distill import Distill
 from lilliput.steps.prune_channels import PruneChannels
 from lilliput.target import Target
@@ -125,10 +122,4 @@ def rows_of(
 
 def lost(pruned: Artifact, original: Artifact, context: Context) -> Measurement:
     """Mean decibels on luminance that Set5's pictures lose, paired."""
-
-    def scores(artifact: Artifact):  # type: ignore[no-untyped-def]
-        with closing(open_session(artifact.path, Target())) as session:
-            preprocessing = artifact.metadata.preprocessing or IDENTITY
-            return score_file(session, TASK, context.data.test, preprocessing)
-
-    return drop(scores(original), scores(pruned), TASK.metric)
+    return points_lost(pruned, original, TASK, context.data.test)
