@@ -87,6 +87,10 @@ def compress(
     std: Std = None,
     scale: Scale = None,
     size: Size = None,
+    teacher: Annotated[
+        str | None, Option(help="A larger network that teaches in MODEL's place, named as it.")
+    ] = None,
+    teacher_weights: Annotated[Path | None, Option(help="Its weights.")] = None,
     time_budget: Annotated[
         Any, option(units.parse_minutes, "TIME", "For the whole, as 30m or 2h.", panel=TIME)
     ] = None,
@@ -124,6 +128,8 @@ def compress(
         ),
         "preprocessing": preprocessing_of(mean, std, scale, input_shape, size),
         "input_shape": input_shape,
+        "teacher": teacher,
+        "teacher_weights": teacher_weights,
         "seed": seed,
         "time_budget_minutes": time_budget,
         "epochs": epochs,

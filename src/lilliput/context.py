@@ -16,6 +16,7 @@ from lilliput.target import Target
 if TYPE_CHECKING:
     from lilliput.candidate import Candidate
     from lilliput.data.dataset import Dataset
+    from lilliput.network import Network
     from lilliput.tasks.base import Task
 
 T = TypeVar("T")
@@ -74,13 +75,13 @@ class SilentProgress:
 class Context:
     """What a stage works with.
 
-    `original` is the uncompressed network (or file): the default teacher and the reference of
-    every comparison. `folder` is where files may be written, `networks` where weights of networks
-    on their way go (the same, unless given). `root` is the run's folder, to which stored paths are
-    relative. `checkpoints` is a folder for the state of trainings that must survive a crash; None
-    where there is no run. `workers` says who evaluates a search's candidates: a number of
-    processes, "ray" or "ray://host:port". `timing_seconds` is the longest that one session of the
-    stopwatch may take.
+    `original` is the uncompressed network (or file): the reference of every comparison, and the
+    teacher unless `other_teacher` is given. `folder` is where files may be written, `networks`
+    where weights of networks on their way go (the same, unless given). `root` is the run's folder,
+    to which stored paths are relative. `checkpoints` is a folder for the state of trainings that
+    must survive a crash; None where there is no run. `workers` says who evaluates a search's
+    candidates: a number of processes, "ray" or "ray://host:port". `timing_seconds` is the longest
+    that one session of the stopwatch may take.
     """
 
     data: Dataset
@@ -88,6 +89,7 @@ class Context:
     target: Target
     original: Candidate
     folder: Path
+    other_teacher: Network | None = None
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
     device: str = "cpu"
@@ -100,6 +102,15 @@ class Context:
     checkpoints: Path | None = None
     networks: Path | None = None
     root: Path | None = None
+
+    @property
+    def teacher(self) -> Network | None:
+        """Whom students imitate; None where the original is a file and there is no other."""
+        return self.other_teacher or self.original.network
+
+    def the_teacher(self) -> Network:
+        """The same; raises `LilliputError` where there is none."""
+        return self.teacher or self.original.the_network()
 
     def network_path(self, name: str) -> Path:
         """Where the weights of the network candidate `name` are kept."""

@@ -37,6 +37,7 @@ from lilliput.staging import restore, run_stages, store
 from lilliput.steps.export import Export
 from lilliput.tasks import task_of
 from lilliput.tasks.base import Task
+from lilliput.teacher import introduced, load_teacher, teacher_warnings
 from lilliput.unseen import with_unseen_validation
 
 LONGEST_TIMING, SHORTEST_TIMING = 20.0, 2.0
@@ -104,6 +105,7 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
         target=recipe.target,
         original=original,
         folder=run.files,
+        other_teacher=other_teacher(recipe, original, task, data),
         networks=run.networks,
         root=run.path,
         checkpoints=run.checkpoints,
@@ -122,7 +124,7 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
     data, why = with_unseen_validation(context)
     context = replace(context, data=data)
     untold = without_truth(data)
-    for sentence in filter(None, (why, untold)):
+    for sentence in filter(None, (why, untold, introduced(context))):
         progress.say(sentence)
     told = {"seed": recipe.seed, "validation_from_test": why, "without_truth": untold}
     run.journal.note("data", **{**describe(data), **told})
@@ -143,7 +145,10 @@ def _input_warnings(context: Context) -> list[str]:
         return []
 
     def work() -> dict[str, Any]:
-        return {"warnings": warnings_of(check_network_inputs(network, context.data, context.task))}
+        told = warnings_of(check_network_inputs(network, context.data, context.task))
+        if context.other_teacher is not None:
+            told += teacher_warnings(context.other_teacher, context.data, context.task)
+        return {"warnings": told}
 
     found: list[str] = context.journal.once("are inputs those of training", work)["warnings"]
     return found
@@ -176,6 +181,14 @@ def load_original(recipe: Recipe, task: Task, data: Dataset) -> Candidate:
     if isinstance(loaded, Network):
         return Candidate(id="original", network=loaded)
     return Candidate(id="original", artifact=loaded)
+
+
+def other_teacher(recipe: Recipe, original: Candidate, task: Task, data: Dataset) -> Network | None:
+    """The network that the recipe names to teach in the original's place."""
+    if recipe.teacher is None:
+        return None
+    section, taught = recipe.teacher, original.the_network()
+    return load_teacher(section.reference, section.weights, taught, task, data)
 
 
 def _input_spec(shape: tuple[int, ...] | None) -> tuple[TensorSpec, ...] | None:

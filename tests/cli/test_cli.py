@@ -71,6 +71,7 @@ def test_compress_passes_everything_on(lilliput_: Call, compressed: dict[str, An
         *("--input-shape", "1x3x32x32", "--mean", "0.5,0.4,0.3", "--std", "0.2"),
         *("--time-budget", "1h30m", "--epochs", 7, "--seed", 5, "--out", "runs/x", "--quiet"),
         *("--track", "mlflow", "--track", "tensorboard"),
+        *("--teacher", "big.py:build", "--teacher-weights", "b.safetensors"),
     )
     assert (code, err) == (0, "")
     compressed.pop("progress")
@@ -90,6 +91,8 @@ def test_compress_passes_everything_on(lilliput_: Call, compressed: dict[str, An
         "epochs": 7,
         "out": Path("runs/x"),
         "track": ["mlflow", "tensorboard"],
+        "teacher": "big.py:build",
+        "teacher_weights": Path("b.safetensors"),
     }
 
 

@@ -39,7 +39,7 @@ def taught(
 
     Args:
         network: Left as it is.
-        context: Training examples, and the original network as the teacher.
+        context: Training examples, and the teacher.
         lesson: How long, and from whom.
         key: Names the training; see `train`.
         companions: See `train`.
@@ -49,7 +49,7 @@ def taught(
     """
     check_teachable(context)
     source = Examples(context.data, context.task, network.preprocessing, lesson.batch_size)
-    teacher = context.original.network if lesson.imitation > 0 or not source.labelled else None
+    teacher = context.teacher if lesson.imitation > 0 or not source.labelled else None
     terms = scored_terms(
         context.task,
         lesson.imitation if teacher is not None else 0.0,
@@ -69,8 +69,8 @@ def taught(
 
 
 def check_teachable(context: Context) -> None:
-    """Raise `Refused` where neither labels nor an original network could teach."""
-    if context.data.split("train").targets is None and context.original.network is None:
+    """Raise `Refused` where neither labels nor a network could teach."""
+    if context.data.split("train").targets is None and context.teacher is None:
         raise Refused(
             "there is nothing to learn from: the training examples have no labels, and the "
             "original is a file, not a torch network",

@@ -107,6 +107,9 @@ class Recipe(Noun):
     data: DataSection = Field(description="where examples come from")
     task: TaskSection = Field(description="what the network is for")
     preprocessing: Preprocessing | None = Field(None, description="how pictures become inputs")
+    teacher: ModelSection | None = Field(
+        None, description="a larger network that teaches in every training, in place of the model"
+    )
     target: Target = Field(default_factory=Target, description="where the files will run")
     budget: Budget = Field(default_factory=Budget, description="limits that a file should keep")
     seed: int = Field(0, ge=0, lt=2**63, description="fixes everything that is not a clock")
@@ -129,6 +132,12 @@ class Recipe(Noun):
     @classmethod
     def _short_forms(cls, plain: Any) -> Any:
         return with_short_forms(plain) if isinstance(plain, Mapping) else plain
+
+    @model_validator(mode="after")
+    def _teacher_of_a_network(self) -> Self:
+        if self.teacher is not None and "artifact" in (self.teacher.kind, self.model.kind):
+            raise ValueError("a teacher and whom it teaches are torch networks, not ONNX files")
+        return self
 
     @field_validator("task", mode="before")
     @classmethod
@@ -209,10 +218,15 @@ class Recipe(Noun):
         plain = {
             "model": self.model.model_dump(mode="json"),
             "data": self.data.model_dump(mode="json"),
+            "teacher": None if self.teacher is None else self.teacher.model_dump(mode="json"),
         }
         found = placed(plain, home.resolve())
-        model, data = ModelSection(**found["model"]), DataSection(**found["data"])
-        return self.model_copy(update={"model": model, "data": data})
+        sections = {
+            "model": ModelSection(**found["model"]),
+            "data": DataSection(**found["data"]),
+            "teacher": None if self.teacher is None else ModelSection(**found["teacher"]),
+        }
+        return self.model_copy(update=sections)
 
     def dump(self) -> str:
         """The recipe as commented YAML; `parse` makes an equal one of it."""

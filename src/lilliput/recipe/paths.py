@@ -9,18 +9,22 @@ from typing import Any
 from lilliput.errors import LilliputError, nearest
 from lilliput.recipe.mistakes import Mistake
 
+MODELS = ("model", "teacher")
+"""Sections that name a network."""
+
 _DATA_FIELDS = ("source", "validation", "calibration", "test")
 
 
 def with_short_forms(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe with `model: net.py:build` and `data: digits` written out as sections."""
     full = dict(plain)
-    model, data = full.get("model"), full.get("data")
-    if isinstance(model, str):
-        is_file = Path(model).suffix.lower() in (".onnx", ".pt2")
-        full["model"] = {"file" if is_file else "factory": model}
-    if isinstance(data, str):
-        full["data"] = {"source": data}
+    for section in MODELS:
+        model = full.get(section)
+        if isinstance(model, str):
+            is_file = Path(model).suffix.lower() in (".onnx", ".pt2")
+            full[section] = {"file" if is_file else "factory": model}
+    if isinstance(full.get("data"), str):
+        full["data"] = {"source": full["data"]}
     return full
 
 
@@ -32,7 +36,8 @@ def placed(plain: Mapping[str, Any], home: Path) -> dict[str, Any]:
     in .py.
     """
     full = with_short_forms(plain)
-    for section, change in (("model", _model_placed), ("data", _data_placed)):
+    changes = {**dict.fromkeys(MODELS, _model_placed), "data": _data_placed}
+    for section, change in changes.items():
         if isinstance(full.get(section), Mapping):
             full[section] = change(full[section], home)
     return full
@@ -77,18 +82,17 @@ def missing_data(plain: Mapping[str, Any]) -> list[Mistake]:
 
 
 def missing_files(plain: Mapping[str, Any]) -> list[Mistake]:
-    """Files of the model's section that are not there, each with the nearest name beside it."""
-    section = plain.get("model")
-    if not isinstance(section, Mapping):
-        return []
+    """Files of models that are not there, each with the nearest name beside it."""
     mistakes: list[Mistake] = []
-    for name in ("factory", "file", "weights"):
-        value = section.get(name)
-        if not isinstance(value, str):
-            continue
-        path = Path(value.rpartition(":")[0] if name == "factory" else value)
-        if (name != "factory" or path.suffix == ".py") and not path.is_file():
-            mistakes.append((("model", name), _not_there(path)))
+    for section in MODELS:
+        named = plain.get(section)
+        for name in ("factory", "file", "weights"):
+            value = named.get(name) if isinstance(named, Mapping) else None
+            if not isinstance(value, str):
+                continue
+            path = Path(value.rpartition(":")[0] if name == "factory" else value)
+            if (name != "factory" or path.suffix == ".py") and not path.is_file():
+                mistakes.append(((section, name), _not_there(path)))
     return mistakes
 
 

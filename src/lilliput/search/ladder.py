@@ -121,7 +121,7 @@ class Workshop:
     def trained(
         self, variant: Variant, training: Training, *, epochs: int | None, key: str
     ) -> Network:
-        """Cut, fitted and distilled from the original, on its grids all the while.
+        """Cut, fitted and distilled, on its grids all the while.
 
         Args:
             variant: What is changed.
@@ -130,7 +130,6 @@ class Workshop:
             key: Names the training.
         """
         network = self.narrowed(variant, verify=epochs is not None)
-        teacher = self.context.original.the_network()
         source = Examples(
             self.context.data, self.context.task, network.preprocessing, training.batch_size
         )
@@ -142,7 +141,7 @@ class Workshop:
             Schedule(epochs=1 if epochs is None else epochs, learning_rate=training.learning_rate),
             replace(self.context, checkpoints=None) if brief else self.context,
             key=key,
-            teacher=teacher,
+            teacher=self.context.teacher,
             companions=[OnGrid(variant.weight_bits)],
         )
         if epochs == 0:

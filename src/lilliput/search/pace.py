@@ -54,11 +54,11 @@ def teacher_seconds(teacher: Network, inputs: tuple[Tensor, ...], steps: int) ->
 def epochs_within(
     minutes: float, most: int, network: Network, source: Source, context: Context, *, key: str
 ) -> int:
-    """As many epochs with the original as the teacher as the time allows: 1 to `most`.
+    """As many epochs with the teacher as the time allows: 1 to `most`.
 
     Judged by one step, which is journalled under `key`: a resumed run decides as it had decided.
     """
-    teacher, steps = context.original.network, source.steps()
+    teacher, steps = context.teacher, source.steps()
 
     def work() -> dict[str, Any]:
         inputs, _ = next(iter(source.epoch(context.rng("pace"))))

@@ -191,6 +191,12 @@ def _repair_batches(network: Network, context: Context) -> list[Any]:
     return [x for x, _ in examples(network, context, REPAIR_EXAMPLES, 128)]
 
 
+def _rebuilt(one: Considered, context: Context) -> Network:
+    """The architecture with the original's weights, its batch norms estimated again."""
+    original = context.original.the_network()
+    return reestimate(one.architecture.build(original), _repair_batches(original, context))
+
+
 def _narrowed(
     original: Network,
     removals: Sequence[tuple[str, ...]],
@@ -288,8 +294,7 @@ class Short:
 def _short_training(one: Considered, training: Training, context: Context) -> tuple[Network, Pace]:
     # One epoch has nothing to go on from, and a pace that was read from a checkpoint is none.
     context = replace(context, checkpoints=None)
-    teacher = context.original.the_network()
-    network = reestimate(one.architecture.build(teacher), _repair_batches(teacher, context))
+    network = _rebuilt(one, context)
     source = Examples(context.data, context.task, network.preprocessing, training.batch_size)
     short = Short(source, training.screen_steps)
     seconds: list[float] = []
@@ -300,24 +305,24 @@ def _short_training(one: Considered, training: Training, context: Context) -> tu
         Schedule(epochs=1, learning_rate=training.learning_rate),
         context,
         key=f"screen {one.architecture.key}",
-        teacher=teacher,
+        teacher=context.teacher,
         on_epoch=lambda facts: seconds.append(facts.seconds),
     )
     with torch_threads(context.train_threads):
         inputs, _ = next(source.epoch(context.rng("pace")))
-        asking = teacher_seconds(teacher, inputs, source.steps())
+        asking = teacher_seconds(context.the_teacher(), inputs, source.steps())
     return trained, Pace(sum(seconds) / max(short.steps(), 1), asking)
 
 
 def trained_in_full(
     one: Considered, training: Training, epochs: int, context: Context
 ) -> Candidate | None:
-    """The architecture distilled from the original and judged in torch; None if that fails."""
-    key, teacher = one.architecture.key, context.original.the_network()
+    """The architecture distilled and judged in torch; None if that fails."""
+    key = one.architecture.key
     path = context.network_path(key)
 
     def work() -> dict[str, Any]:
-        network = reestimate(one.architecture.build(teacher), _repair_batches(teacher, context))
+        network = _rebuilt(one, context)
         source = Examples(context.data, context.task, network.preprocessing, training.batch_size)
         trained = train(
             network,
@@ -326,7 +331,7 @@ def trained_in_full(
             Schedule(epochs=epochs, learning_rate=training.learning_rate),
             context,
             key=key,
-            teacher=teacher,
+            teacher=context.teacher,
         )
         save_network(trained, path)
         split = context.data.split("validation")
@@ -341,7 +346,7 @@ def trained_in_full(
     unit = context.task.metric.unit
     return Candidate(
         id=key,
-        network=load_saved(path, teacher.module),
+        network=load_saved(path, context.original.the_network().module),
         settings={"removed": list(one.architecture.removed), "narrowed": one.architecture.narrowed},
     ).measured(
         Measurement(quantity="proxy", value=done["proxy"], unit=unit, estimated=True),

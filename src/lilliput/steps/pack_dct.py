@@ -89,7 +89,7 @@ class PackDct(Step):
         self._thresholds(network, ())
         if not self.epochs:
             return
-        if context.data.split("train").targets is None and context.original.network is None:
+        if context.data.split("train").targets is None and context.teacher is None:
             raise Refused(
                 "pack_dct has nothing to learn from: no labels, and the original is a file",
                 hint="give `epochs: 0`, or an original that is a torch network",
@@ -159,13 +159,13 @@ class PackDct(Step):
             Schedule(self.epochs, self.learning_rate, weight_decay=0.0),
             context,
             key=f"{name}.pack_dct.{number}",
-            teacher=context.original.network,
+            teacher=context.teacher,
             companions=[companion],
         )
         return replace(trained, held=network.held), companion
 
     def _terms(self, network: Network, context: Context, *, labelled: bool) -> list[LossTerm]:
-        teacher = context.original.network
+        teacher = context.teacher
         imitation = self.imitation if teacher is not None else 0.0
         lesson = Distill(imitation=imitation, temperature=self.temperature)
         return lesson.terms(network, teacher or network, context, labelled=labelled)

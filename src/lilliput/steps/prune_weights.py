@@ -55,8 +55,8 @@ class PruneWeights(Step):
     """Zeros in unstructured places, or in a pattern. Smaller when packed; not faster.
 
     A stock runtime multiplies by zeros as by anything else: only units that died (`remove_dead`)
-    save time. With `epochs` the sparsity rises during a training whose teacher is the original.
-    Later trainings keep the zeros.
+    save time. With `epochs` the sparsity rises during a training with a teacher. Later trainings
+    keep the zeros.
     """
 
     name: ClassVar[str] = "prune_weights"

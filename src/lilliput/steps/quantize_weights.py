@@ -31,8 +31,8 @@ class QuantizeWeights(Step):
     """Every weight becomes an integer of a few bits times its layer's or channel's step.
 
     Steps are chosen by squared error; with `epochs` weights and steps are then learnt, rounded in
-    every forward pass, with the original as the teacher. Zeros stay zero. For packed files: the
-    network computes in float as before, and no faster; for speed, `quantize` the exported file.
+    every forward pass, with a teacher. Zeros stay zero. For packed files: the network computes in
+    float as before, and no faster; for speed, `quantize` the exported file.
     """
 
     name: ClassVar[str] = "quantize_weights"

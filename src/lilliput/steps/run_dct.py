@@ -78,7 +78,7 @@ class RunDct(Step):
                 hint="it needs plain Conv2d layers with kernels larger than 1×1 and one group",
             )
         context.data.split("train")
-        if self.epochs and context.original.network is None and context.data.train.targets is None:
+        if self.epochs and context.teacher is None and context.data.train.targets is None:
             raise Refused(
                 "run_dct has nothing to learn from: no labels, and the original is a file",
                 hint="give `epochs: 0`, or an original that is a torch network",
@@ -141,7 +141,7 @@ class RunDct(Step):
 
     def _repaired(self, network: Network, name: str, context: Context) -> Network:
         source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
-        teacher = context.original.network
+        teacher = context.teacher
         lesson = Distill(imitation=0.9 if teacher is not None else 0.0)
         return train(
             network,

@@ -28,8 +28,8 @@ from lilliput.steps.teaching import BatchSize, ImitationShare, LearningRate, Opt
 class ShareWeights(Step):
     """Each layer's weights take one of a few values; zeros stay zero and are none of them.
 
-    With `epochs` the values are then trained, all weights of a value moving as one, with the
-    original as the teacher. Smaller when packed; not faster. Later trainings keep the sharing.
+    With `epochs` the values are then trained, all weights of a value moving as one, with a
+    teacher. Smaller when packed; not faster. Later trainings keep the sharing.
     """
 
     name: ClassVar[str] = "share_weights"

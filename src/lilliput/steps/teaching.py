@@ -30,7 +30,7 @@ TeacherWeights = Annotated[Path | None, Field(description="weights file of that 
 
 def require_teacher(step: str, teacher: str | None, context: Context) -> None:
     """Raise `Refused` where there is no network to learn from."""
-    if teacher is None and context.original.network is None:
+    if teacher is None and context.teacher is None:
         raise Refused(
             f"{step} has no teacher: the original is a file, not a torch network",
             hint="name one: `teacher: file.py:function` with `teacher_weights`",
@@ -38,9 +38,9 @@ def require_teacher(step: str, teacher: str | None, context: Context) -> None:
 
 
 def the_teacher(teacher: str | None, weights: Path | None, context: Context) -> Network:
-    """The original network, or the one that the settings name."""
+    """The run's teacher, or the one that the settings name."""
     if teacher is None:
-        return context.original.the_network()
+        return context.the_teacher()
     from lilliput.models.source import load_network
 
     inputs = context.original.network.inputs if context.original.network is not None else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from lilliput.budget import Budget
 from lilliput.context import Progress, SilentProgress
+from lilliput.errors import LilliputError
 from lilliput.meter.host import native_precision, usable_cores
 from lilliput.planning import Form, Plan, stages_for
 from lilliput.preprocessing import Preprocessing
@@ -32,6 +33,8 @@ def compress(
     budget: Budget | None = None,
     preprocessing: Preprocessing | None = None,
     input_shape: tuple[int, ...] | None = None,
+    teacher: str | None = None,
+    teacher_weights: Path | str | None = None,
     seed: int = 0,
     time_budget_minutes: float | None = None,
     epochs: int | None = None,
@@ -50,6 +53,9 @@ def compress(
         budget: The limits; without any, the front spreads over speeds.
         preprocessing: How a picture becomes the network's input.
         input_shape: Batch first, as (1, 3, 32, 32); unset, taken from the data.
+        teacher: A larger network of the same task that teaches in the model's place, named as
+            `model`; it gets the same inputs.
+        teacher_weights: Its weights.
         seed: Fixes everything that is not a clock.
         time_budget_minutes: Time for the whole; more of it finds better files.
         epochs: Of a full training; unset, as many as the time allows.
@@ -73,6 +79,8 @@ def compress(
         budget=budget,
         preprocessing=preprocessing,
         input_shape=input_shape,
+        teacher=teacher,
+        teacher_weights=teacher_weights,
         seed=seed,
         time_budget_minutes=time_budget_minutes,
         epochs=epochs,
@@ -103,11 +111,14 @@ def recipe_for(
     seed: int,
     time_budget_minutes: float | None,
     epochs: int | None,
+    teacher: str | None = None,
+    teacher_weights: Path | str | None = None,
 ) -> Recipe:
     """The recipe that these goals come to; it is what the run writes down, to be edited."""
     forms: dict[str, Form] = {".onnx": "file", ".pt2": "program"}
     form = forms.get(Path(model).suffix, "network")
-    section = {"factory" if form == "network" else "file": model}
+    if teacher is None and teacher_weights is not None:
+        raise LilliputError("weights of a teacher, and no teacher", hint="name it with `teacher`")
     stages = stages_for(
         budget=budget or Budget(),
         time_budget_minutes=time_budget_minutes or QUICK_MINUTES,
@@ -115,11 +126,8 @@ def recipe_for(
         form=form,
     )
     plain = {
-        "model": {
-            **section,
-            "weights": None if weights is None else str(weights),
-            "input_shape": input_shape,
-        },
+        "model": {**_section(model, weights), "input_shape": input_shape},
+        "teacher": None if teacher is None else _section(teacher, teacher_weights),
         "data": {"source": data},
         "task": task,
         "preprocessing": preprocessing,
@@ -134,6 +142,11 @@ def recipe_for(
     return Recipe.model_validate(plain)
 
 
+def _section(model: str, weights: Path | str | None) -> dict[str, Any]:
+    named = "file" if Path(model).suffix in (".onnx", ".pt2") else "factory"
+    return {named: model, "weights": None if weights is None else str(weights)}
+
+
 def check_goals(recipe: Recipe) -> Plan:
     """The plan of a recipe, before anything is spent.
 
@@ -143,8 +156,9 @@ def check_goals(recipe: Recipe) -> Plan:
         Refused: No cut can reach the budget, or the inputs are such that nothing can work.
     """
     from lilliput.input_check import check_network_inputs, warnings_of
-    from lilliput.pipeline import load_examples, load_original
+    from lilliput.pipeline import load_examples, load_original, other_teacher
     from lilliput.planning import bounds_of, check_reachable
+    from lilliput.teacher import teacher_warnings
 
     named = task_of(recipe.task.model_dump())
     loaded = load_examples(recipe, named)
@@ -152,6 +166,9 @@ def check_goals(recipe: Recipe) -> Plan:
     warnings: tuple[str, ...] = ()
     if original.network is not None:
         warnings = warnings_of(check_network_inputs(original.network, loaded, named))
+    teacher = other_teacher(recipe, original, named, loaded)
+    if teacher is not None:
+        warnings += teacher_warnings(teacher, loaded, named)
     bounds = bounds_of(original, None if recipe.budget.max_latency_ms is None else recipe.target)
     check_reachable(bounds, recipe.budget)
     return Plan(
