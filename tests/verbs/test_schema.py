@@ -20,6 +20,7 @@ from lilliput.verbs.new import RECIPE
 
 GOOD = """\
 model: net.py:build
+teacher: big.pt2
 data: digits
 task: classification
 target: openvino:bf16

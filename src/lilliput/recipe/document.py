@@ -43,7 +43,7 @@ def model_name(reference: str) -> str:
 
 
 class ModelSection(Noun):
-    """The network to be compressed; either `factory` or `file`."""
+    """A network; either `factory` or `file`."""
 
     factory: str | None = Field(None, description="file.py:function or package.module:function")
     file: str | None = Field(None, description="an .onnx or .pt2 file, in place of a factory")

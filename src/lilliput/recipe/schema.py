@@ -8,6 +8,7 @@ from typing import Any
 
 from lilliput.data.sources.named import NAMED
 from lilliput.recipe.document import Recipe
+from lilliput.recipe.paths import MODELS
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.steps.arms import Arms
 from lilliput.steps.base import STAGES, Stage, Step
@@ -26,7 +27,8 @@ def recipe_schema() -> dict[str, Any]:
     properties, defs = schema["properties"], schema["$defs"]
     defs.pop("Stage")
     properties["stages"] |= {"items": {"anyOf": [*_stages(defs), _arms()]}}
-    _also(properties["model"], {"type": "string"})
+    for section in MODELS:
+        _also(properties[section], {"type": "string"})
     _also(properties["data"], *_named(NAMED))
     _also(properties["task"], {"enum": [*TASKS]})
     _also(properties["target"], *_named(RUNTIMES))
