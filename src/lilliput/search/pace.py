@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lilliput.context import Context
+from lilliput.context import Context, Precision
 from lilliput.distill.answers import affordable
 from lilliput.distill.loop import Schedule
 from lilliput.distill.sources import Source
@@ -39,10 +39,12 @@ class Pace:
         return {"seconds_a_step": self.step, "teacher_seconds": self.teacher}
 
 
-def teacher_seconds(teacher: Network, inputs: tuple[Tensor, ...], steps: int) -> float:
-    """Seconds of one of its answers; 0 if an epoch's cannot be kept."""
-    seconds = 0.0
-    with torch.no_grad():
+def teacher_seconds(
+    teacher: Network, inputs: tuple[Tensor, ...], steps: int, precision: Precision
+) -> float:
+    """Seconds of one of its answers in the precision of the training; 0 if they cannot be kept."""
+    seconds, coarse = 0.0, precision == "bfloat16"
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=coarse):
         for _ in range(2):
             began = time.perf_counter()
             answer = flat_outputs(teacher.module(*inputs))[0]
@@ -66,7 +68,7 @@ def epochs_within(
         if teacher is None:
             return Pace(step).as_json()
         with torch_threads(context.train_threads):
-            asking = teacher_seconds(teacher, inputs, steps)
+            asking = teacher_seconds(teacher, inputs, steps, context.train_precision)
         return Pace(step + asking, asking).as_json()
 
     found = context.journal.once(f"pace of {key}", work)

@@ -310,7 +310,9 @@ def _short_training(one: Considered, training: Training, context: Context) -> tu
     )
     with torch_threads(context.train_threads):
         inputs, _ = next(source.epoch(context.rng("pace")))
-        asking = teacher_seconds(context.the_teacher(), inputs, source.steps())
+        asking = teacher_seconds(
+            context.the_teacher(), inputs, source.steps(), context.train_precision
+        )
     return trained, Pace(sum(seconds) / max(short.steps(), 1), asking)
 
 
