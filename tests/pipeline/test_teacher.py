@@ -13,7 +13,7 @@ from torch import nn
 
 from lilliput.candidate import Candidate
 from lilliput.context import Context, SilentProgress
-from lilliput.errors import LilliputError, Mistakes
+from lilliput.errors import LilliputError, Mistakes, Refused
 from lilliput.network import Network
 from lilliput.pipeline import execute
 from lilliput.recipe import Recipe
@@ -190,6 +190,8 @@ def test_mistakes_with_a_teacher_are_told_before_anything_is_spent(home: Path) -
     model = f"{home}/net.py:build"
     with pytest.raises(LilliputError, match="weights of a teacher, and no teacher"):
         recipe_for(model, **goals(home), teacher_weights="big.safetensors")
+    with pytest.raises(Refused, match="torch networks, not ONNX files"):
+        recipe_for("net.onnx", **goals(home), teacher=model)
     with pytest.raises(LilliputError, match="gone"):
         check_goals(recipe_for(model, **goals(home), teacher=f"{home}/gone.py:build"))
 

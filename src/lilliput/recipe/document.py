@@ -29,6 +29,8 @@ from lilliput.recipe.text import recipe_text
 from lilliput.steps.base import Kind, Stage
 from lilliput.target import Target
 
+NOT_TAUGHT = "a teacher and whom it teaches are torch networks, not ONNX files"
+
 PLAIN_NAMES = ("", "build", "make", "create", "model", "net", "network", "get_model", "main")
 """Functions whose name says nothing of what they build."""
 
@@ -136,7 +138,7 @@ class Recipe(Noun):
     @model_validator(mode="after")
     def _teacher_of_a_network(self) -> Self:
         if self.teacher is not None and "artifact" in (self.teacher.kind, self.model.kind):
-            raise ValueError("a teacher and whom it teaches are torch networks, not ONNX files")
+            raise ValueError(NOT_TAUGHT)
         return self
 
     @field_validator("task", mode="before")

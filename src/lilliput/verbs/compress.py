@@ -8,11 +8,12 @@ from typing import Any
 
 from lilliput.budget import Budget
 from lilliput.context import Progress, SilentProgress
-from lilliput.errors import LilliputError
+from lilliput.errors import LilliputError, Refused
 from lilliput.meter.host import native_precision, usable_cores
 from lilliput.planning import Form, Plan, stages_for
 from lilliput.preprocessing import Preprocessing
 from lilliput.recipe import Recipe
+from lilliput.recipe.document import NOT_TAUGHT
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.result import RunResult
 from lilliput.target import Target
@@ -119,6 +120,8 @@ def recipe_for(
     form = forms.get(Path(model).suffix, "network")
     if teacher is None and teacher_weights is not None:
         raise LilliputError("weights of a teacher, and no teacher", hint="name it with `teacher`")
+    if teacher is not None and ".onnx" in (Path(model).suffix, Path(teacher).suffix):
+        raise Refused(NOT_TAUGHT, hint="give the function that builds it, and its weights")
     stages = stages_for(
         budget=budget or Budget(),
         time_budget_minutes=time_budget_minutes or QUICK_MINUTES,
