@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from lilliput.artifact import Artifact, TensorSpec
@@ -99,23 +100,11 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
     task = task_of(recipe.task.model_dump())
     data = load_examples(recipe, task)
     original = load_original(recipe, task, data)
-    context = Context(
-        data=data,
-        task=task,
-        target=recipe.target,
-        original=original,
-        folder=run.files,
-        other_teacher=other_teacher(recipe, original, task, data),
+    context = replace(
+        context_of(recipe, original, data, task, run.files),
         networks=run.networks,
         root=run.path,
         checkpoints=run.checkpoints,
-        budget=recipe.budget,
-        seed=recipe.seed,
-        device=recipe.device,
-        train_threads=recipe.train_threads,
-        train_precision=recipe.train_precision,
-        workers=recipe.workers,
-        timing_seconds=timing_seconds(recipe.time_budget_minutes),
         journal=run.journal,
         progress=progress,
     )
@@ -129,6 +118,27 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
     told = {"seed": recipe.seed, "validation_from_test": why, "without_truth": untold}
     run.journal.note("data", **{**describe(data), **told})
     return Prepared(context, original, _reference(original, context))
+
+
+def context_of(
+    recipe: Recipe, original: Candidate, data: Dataset, task: Task, folder: Path
+) -> Context:
+    """What the recipe's stages work with, where nothing is kept."""
+    return Context(
+        data=data,
+        task=task,
+        target=recipe.target,
+        original=original,
+        folder=folder,
+        other_teacher=_other_teacher(recipe, original, task, data),
+        budget=recipe.budget,
+        seed=recipe.seed,
+        device=recipe.device,
+        train_threads=recipe.train_threads,
+        train_precision=recipe.train_precision,
+        workers=recipe.workers,
+        timing_seconds=timing_seconds(recipe.time_budget_minutes),
+    )
 
 
 def timing_seconds(minutes: float | None) -> float:
@@ -183,7 +193,7 @@ def load_original(recipe: Recipe, task: Task, data: Dataset) -> Candidate:
     return Candidate(id="original", artifact=loaded)
 
 
-def other_teacher(recipe: Recipe, original: Candidate, task: Task, data: Dataset) -> Network | None:
+def _other_teacher(recipe: Recipe, original: Candidate, task: Task, data: Dataset) -> Network | None:
     """The network that the recipe names to teach in the original's place."""
     if recipe.teacher is None:
         return None

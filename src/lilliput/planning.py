@@ -135,26 +135,24 @@ def _timed(written: Callable[[], Path], target: Target | None) -> float | None:
     return None
 
 
-def check_reachable(bounds: Bounds, budget: Budget) -> None:
-    """Refuse limits below what any cut can reach.
-
-    Raises:
-        Refused: Names the limit, the reachable minimum and the option that would allow it.
-    """
+def unreachable(bounds: Bounds, budget: Budget) -> list[Refused]:
+    """Limits below what any cut can reach; each names the minimum and the option that allows it."""
     least: tuple[tuple[float | None, float | None, Callable[[float], str], str], ...] = (
         (budget.max_latency_ms, bounds.least_ms, format_ms, "--max-latency"),
         (budget.max_bytes, bounds.least_bytes, format_bytes, "--max-size"),
         (budget.max_macs, bounds.least_macs, format_count, "--max-macs"),
         (budget.max_params, bounds.least_params, format_count, "--max-params"),
     )
-    for limit, reachable, shown, option in least:
-        if limit is not None and reachable is not None and limit < reachable:
-            raise Refused(
-                f"the budget of {shown(limit)} is below the minimum of {shown(reachable)} that "
-                "this network can be cut to",
-                hint=f"allow at least {option} {shown(reachable).replace(' ', '')}, or start from "
-                "a smaller network",
-            )
+    return [
+        Refused(
+            f"the budget of {shown(limit)} is below the minimum of {shown(reachable)} that "
+            "this network can be cut to",
+            hint=f"allow at least {option} {shown(reachable).replace(' ', '')}, or start from "
+            "a smaller network",
+        )
+        for limit, reachable, shown, option in least
+        if limit is not None and reachable is not None and limit < reachable
+    ]
 
 
 Form = Literal["network", "program", "file"]

@@ -10,16 +10,18 @@ from torch import Tensor, nn
 
 from lilliput.artifact import TensorSpec
 from lilliput.candidate import Candidate
-from lilliput.errors import Refused
+from lilliput.errors import LilliputError, Mistakes, Refused
 from lilliput.export.onnx_file import export_network
 from lilliput.export.program_file import export_pt2
 from lilliput.models.program import LIMITS
 from lilliput.models.source import load_network
 from lilliput.network import Network
+from lilliput.recipe import Recipe
 from lilliput.steps.base import STAGES
 from lilliput.steps.export import Export
 from lilliput.steps.quantize import Quantize
 from lilliput.testing import tiny_context
+from lilliput.verbs.check import check
 from lilliput.verbs.compress import check_goals, compress, recipe_for
 
 INPUTS = (TensorSpec(name="x", shape=(None, 3, 8, 8)),)
@@ -95,3 +97,78 @@ def test_steps_that_train_or_cut_refuse_a_program(program: str) -> None:
             stage.check_kind(stage.model_construct(), original)
         assert "give the function that builds the network" in str(error.value)
     Export().check_kind(original)
+
+
+CHANGING = """
+model: {model}
+data: "{home}/photos.py:examples"
+task: classification
+budget: {{max_bytes: 1, max_macs: 1}}
+stages:
+  - finetune: {{epochs: 100}}
+  - arms:
+      wide: [{{prune_channels: {{ratio: 0.1}}}}, export]
+      same: [export]
+  - quantize: {{epoch: 1}}
+"""
+
+
+def test_a_recipe_that_changes_a_fixed_graph_is_refused_with_its_lines(program: str) -> None:
+    text = CHANGING.format(model=program, home="/nowhere")
+    with pytest.raises(Mistakes) as caught:
+        Recipe.parse(text)
+    first, second, third = map(str, caught.value.errors)
+    fixed = "changes a network, and an exported program is a fixed graph\n  → give the model as"
+    assert first.startswith(f"recipe:7: stages[0].finetune: {fixed}")
+    assert second.startswith(f"recipe:9: stages[1].arms.wide[0].prune_channels: {fixed}")
+    assert third.startswith("recipe:11: stages[2].quantize.epoch: there is no such key")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "told"),
+    [
+        (".onnx", "works on torch networks, and gets exported files here"),
+        (".pt2", "finetune cannot change 'linear': an exported program is a fixed graph"),
+    ],
+)
+def test_check_refuses_a_fixed_graph_in_a_recipe_made_in_python(
+    home: Path, program: str, weightless: str, suffix: str, told: str
+) -> None:
+    model = {".onnx": weightless, ".pt2": program}[suffix]
+    recipe = Recipe.model_validate(
+        {
+            "model": model,
+            "data": f"{home}/photos.py:examples",
+            "task": "classification",
+            "stages": [{"finetune": {"epochs": 100}}, "export"],
+        }
+    )
+    with pytest.raises(LilliputError) as caught:
+        check(recipe)
+    assert str(caught.value).startswith("stages[0].finetune: ")
+    assert told in str(caught.value)
+
+
+def test_check_asks_every_stage_and_tells_all_that_they_refuse(home: Path) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "model": f"{home}/net.py:build",
+            "data": f"{home}/photos.py:examples",
+            "task": "classification",
+            "budget": {"max_bytes": 1},
+            "stages": [
+                {"distill": {"epochs": 100}},
+                {"prune_channels": {"ratio": 0.1, "protect": ["stam", "1.convv"]}},
+                {"prune_blocks": {"remove": ["haed"]}},
+                "export",
+            ],
+        }
+    )
+    with pytest.raises(Mistakes) as caught:
+        check(recipe)
+    globs, blocks, size = map(str, caught.value.errors)
+    assert globs.startswith("stages[1].prune_channels: protect: 2 mistakes\n")
+    assert "matches 'stam'" in globs
+    assert "matches '1.convv'" in globs
+    assert blocks.startswith("stages[2].prune_blocks: 'haed' is no block that can go\n  → ")
+    assert size.startswith("the budget of 1 B is below the minimum of")

@@ -24,7 +24,7 @@ from lilliput.preprocessing import Preprocessing
 from lilliput.recipe.marked import Marked, read_marked
 from lilliput.recipe.mistakes import Mistake, located, validated
 from lilliput.recipe.paths import missing_data, missing_files, placed, with_short_forms
-from lilliput.recipe.stages import build_stages, check_chain
+from lilliput.recipe.stages import build_stages, check_chain, check_fixed
 from lilliput.recipe.text import recipe_text
 from lilliput.steps.base import Kind, Stage
 from lilliput.target import Target
@@ -71,7 +71,12 @@ class ModelSection(Noun):
     @property
     def kind(self) -> Kind:
         """What the first stage gets: a torch network, or a file as it is."""
-        return "artifact" if (self.file or "").lower().endswith(".onnx") else "network"
+        return "artifact" if self.reference.lower().endswith(".onnx") else "network"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is an exported program: neither trained nor cut."""
+        return self.reference.lower().endswith(".pt2")
 
 
 class DataSection(Noun):
@@ -254,7 +259,7 @@ def _build(
     mistakes += _task_mistakes(sections.get("task")) + _target_mistakes(sections.get("target"))
     start, found = validated(ModelSection, sections.get("model"))
     if start is not None and not found:
-        chain = check_chain(stages, start.kind)
+        chain = check_chain(stages, start.kind) + (check_fixed(stages) if start.fixed else [])
         mistakes += [(("stages", *place), error) for place, error in chain]
     if recipe is not None:
         recipe = recipe.model_copy(update={"stages": tuple(stages.values())})

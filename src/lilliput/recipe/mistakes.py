@@ -65,9 +65,14 @@ def validated(model: type[M], plain: Any) -> tuple[M | None, list[Mistake]]:
 def located(mistake: Mistake, marked: Marked, at: str) -> LilliputError:
     """The error with the file, the line and the field in front of it."""
     place, error = mistake
-    field = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
+    field = field_of(place)
     where = f"{at}:{marked.line(place)}" + (f": {field}" if field else "")
     return LilliputError(error.thing, at=where, hint=error.hint)
+
+
+def field_of(place: Place) -> str:
+    """`("stages", 0, "prune_channels")` → `stages[0].prune_channels`."""
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
 
 
 def _mistake(model: type[BaseModel], error: dict[str, Any]) -> Mistake:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lilliput.errors import LilliputError, nearest
+from lilliput.recipe.marked import Place
 from lilliput.recipe.mistakes import Mistake, validated
 from lilliput.steps.arms import Arms
 from lilliput.steps.base import STAGES, Kind, Stage, Step
@@ -121,3 +122,25 @@ def _way_out(kind: Kind, start: Kind) -> str:
     if start == "artifact":
         return "give the model as a torch network: `factory: file.py:function`"
     return "move it before `export`"
+
+
+def check_fixed(stages: Mapping[int, Stage]) -> list[Mistake]:
+    """The stages that train or cut, none of which an exported program allows."""
+    thing = "changes a network, and an exported program is a fixed graph"
+    hint = "give the model as code: `factory: file.py:function`, and its `weights`"
+    return [
+        (place, LilliputError(thing, hint=hint))
+        for place, stage in one_by_one(stages)
+        if (stage.takes, stage.gives) == ("network", "network")
+    ]
+
+
+def one_by_one(stages: Mapping[int, Stage]) -> Iterator[tuple[Place, Stage]]:
+    """Every stage with its place in the recipe's list, those of arms too."""
+    for n, stage in sorted(stages.items()):
+        if not isinstance(stage, Arms):
+            yield (n, stage.name), stage
+            continue
+        for arm, steps in stage.branches.items():
+            for place, step in one_by_one(dict(enumerate(steps))):
+                yield (n, stage.name, arm, *place), step

@@ -8,7 +8,7 @@ from typing import Any
 
 from lilliput.budget import Budget
 from lilliput.context import Progress, SilentProgress
-from lilliput.errors import LilliputError, Refused
+from lilliput.errors import LilliputError, Mistakes, Refused
 from lilliput.meter.host import native_precision, usable_cores
 from lilliput.planning import Form, Plan, stages_for
 from lilliput.preprocessing import Preprocessing
@@ -156,24 +156,30 @@ def check_goals(recipe: Recipe) -> Plan:
     What is suspicious about the network's inputs is among the plan's warnings.
 
     Raises:
-        Refused: No cut can reach the budget, or the inputs are such that nothing can work.
+        Refused: No cut can reach the budget, a stage cannot take this model or data, or the
+            inputs are such that nothing can work.
+        Mistakes: Several of these.
     """
     from lilliput.input_check import check_network_inputs, warnings_of
-    from lilliput.pipeline import load_examples, load_original, other_teacher
-    from lilliput.planning import bounds_of, check_reachable
+    from lilliput.pipeline import context_of, load_examples, load_original
+    from lilliput.planning import bounds_of, unreachable
+    from lilliput.requirements import refusals
     from lilliput.teacher import teacher_warnings
 
     named = task_of(recipe.task.model_dump())
     loaded = load_examples(recipe, named)
     original = load_original(recipe, named, loaded)
+    context = context_of(recipe, original, loaded, named, Path())
+    mistakes = refusals(recipe.stages, context)
     warnings: tuple[str, ...] = ()
     if original.network is not None:
         warnings = warnings_of(check_network_inputs(original.network, loaded, named))
-    teacher = other_teacher(recipe, original, named, loaded)
-    if teacher is not None:
-        warnings += teacher_warnings(teacher, loaded, named)
+    if context.other_teacher is not None:
+        warnings += teacher_warnings(context.other_teacher, loaded, named)
     bounds = bounds_of(original, None if recipe.budget.max_latency_ms is None else recipe.target)
-    check_reachable(bounds, recipe.budget)
+    mistakes += unreachable(bounds, recipe.budget)
+    if mistakes:
+        raise mistakes[0] if len(mistakes) == 1 else Mistakes(mistakes)
     return Plan(
         name=recipe.model.name,
         bounds=bounds,
