@@ -2,7 +2,8 @@
 
 The bounds are those of the smallest version that the cuts can reach: every removable block left
 out, one channel of each group kept, nine weights of ten zero. Where the latency is limited that
-version is timed. A budget below them is refused at once. A fixed graph is its own smallest version.
+version is timed. A budget below them is refused at once. A fixed graph is its own smallest version,
+in int8 and packed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from lilliput.budget import Budget
 from lilliput.candidate import Candidate
 from lilliput.data.dataset import Dataset
+from lilliput.encode.coarse import least_packed_bytes
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
 from lilliput.meter.cost import file_cost
@@ -24,7 +26,7 @@ from lilliput.network import Network
 from lilliput.prune import analyse, cut, network_macs, removable_blocks, remove
 from lilliput.search.probe import least_ms
 from lilliput.target import Target
-from lilliput.units import format_bytes, format_count, format_ms
+from lilliput.units import format_bytes, format_count, format_ms, rounded_up
 
 BYTES_A_WEIGHT = 0.05
 """Of a packed int8 file, nine tenths of whose weights were trained to zero."""
@@ -58,16 +60,15 @@ FIXED = (
 class Bounds:
     """The network as it is and as small as the cuts can make it.
 
-    `fixed` says why it can be neither trained nor cut, "" where it can. `least_bytes` is None
-    where nothing bounds them: a file may hold zeros that pack to next to nothing. `least_ms` is
-    the fastest run of the smallest version, None where it was not timed.
+    `fixed` says why it can be neither trained nor cut, "" where it can. `least_ms` is the fastest
+    run of the smallest version, None where it was not timed.
     """
 
     macs: float
     params: int
     least_macs: float
     least_params: int
-    least_bytes: int | None = None
+    least_bytes: int
     least_ms: float | None = None
     blocks: tuple[str, ...] = ()
     groups: int = 0
@@ -99,6 +100,7 @@ def _bounds_of_file(file: Path, fixed: str, target: Target | None) -> Bounds:
         params=cost.params,
         least_macs=cost.macs,
         least_params=cost.params,
+        least_bytes=least_packed_bytes(file),
         least_ms=_timed(lambda: file, target),
         fixed=fixed,
     )
@@ -143,12 +145,17 @@ def unreachable(bounds: Bounds, budget: Budget) -> list[Refused]:
         (budget.max_macs, bounds.least_macs, format_count, "--max-macs"),
         (budget.max_params, bounds.least_params, format_count, "--max-params"),
     )
+    reached = "this network can be cut to"
+    other = "start from a smaller network"
+    if bounds.fixed:
+        reached = "this fixed graph can be quantized and packed to"
+        other = "give the function that builds the network, which can be cut"
     return [
         Refused(
             f"the budget of {shown(limit)} is below the minimum of {shown(reachable)} that "
-            "this network can be cut to",
-            hint=f"allow at least {option} {shown(reachable).replace(' ', '')}, or start from "
-            "a smaller network",
+            f"{reached}",
+            hint=f"allow at least {option} {shown(rounded_up(reachable)).replace(' ', '')}, "
+            f"or {other}",
         )
         for limit, reachable, shown, option in least
         if limit is not None and reachable is not None and limit < reachable
@@ -256,8 +263,7 @@ class Plan:
 def _bounds_lines(bounds: Bounds) -> list[str]:
     least = [f"{format_count(bounds.least_macs)} MACs"]
     least.append(f"{format_count(bounds.least_params)} weights")
-    if bounds.least_bytes is not None:
-        least.append(format_bytes(bounds.least_bytes))
+    least.append(format_bytes(bounds.least_bytes))
     if bounds.least_ms is not None:
         least.append(format_ms(bounds.least_ms))
     lines = [

@@ -153,6 +153,14 @@ def format_count(count: float) -> str:
     return _scaled(count, ("", "k", "M", "G", "T")).strip()
 
 
+def rounded_up(value: float) -> float:
+    """To three figures: a limit so large, written in its usual form, lets `value` through."""
+    if value <= 0 or not math.isfinite(value):
+        return value
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / step - 1e-9) * step
+
+
 def format_quantity(quantity: str, value: float, unit: str = "") -> str:
     """A measured quantity in its usual form: sizes and counts scaled, others with their unit."""
     if quantity == "bytes":

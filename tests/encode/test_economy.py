@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 
 from lilliput.codec.container import encode
+from lilliput.encode.coarse import least_packed_bytes
 from lilliput.encode.economy import NEAR, output_gains
 from lilliput.encode.execute import Execution, relative_error
 from lilliput.encode.ladder import Ladder
@@ -14,6 +17,7 @@ from lilliput.encode.outcome import Outcome, Settings
 from lilliput.encode.placement import place
 from lilliput.errors import LilliputError
 from lilliput.graph import Graph
+from lilliput.onnx_io import write_model
 
 PLAIN = Settings(saturating=False, ranges="minmax", equalize=False, rounding="nearest")
 
@@ -127,3 +131,25 @@ def test_the_gain_of_the_last_layer_is_that_of_its_own_output(builder, feeds) ->
     outputs = np.concatenate([one for b in batches() for one in Execution(net).run(b).values()])
     (gain,) = gains.values()
     assert gain == pytest.approx(1 / np.square(outputs, dtype=np.float64).sum(1).mean(), rel=1e-3)
+
+
+def test_no_file_of_a_fixed_graph_packs_below_the_bound_and_the_last_comes_near(
+    wide_net, feeds, tmp_path: Path
+) -> None:
+    # users-ask 35: the reachable range is known before anything is tried
+    sizes = []
+
+    def fits(model: onnx.ModelProto) -> bool:
+        sizes.append(len(encode(model.SerializeToString())[0]))
+        return False
+
+    climb(wide_net, feeds, "size", fits=fits)
+    bound = least_packed_bytes(write_model(wide_net, tmp_path / "net.onnx"))
+    assert 0.5 * min(sizes) < bound < min(sizes)
+
+
+def test_a_file_that_is_quantized_already_is_packed_as_it_is(
+    wide_net, feeds, tmp_path: Path
+) -> None:
+    file = write_model(climb(wide_net, feeds, None).model, tmp_path / "int8.onnx")
+    assert least_packed_bytes(file) == len(encode(file.read_bytes())[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from lilliput.steps.base import STAGES
 from lilliput.steps.export import Export
 from lilliput.steps.quantize import Quantize
 from lilliput.testing import tiny_context
+from lilliput.units import parse_bytes
 from lilliput.verbs.check import check
 from lilliput.verbs.compress import check_goals, compress, recipe_for
 
@@ -97,6 +99,27 @@ def test_steps_that_train_or_cut_refuse_a_program(program: str) -> None:
             stage.check_kind(stage.model_construct(), original)
         assert "give the function that builds the network" in str(error.value)
     Export().check_kind(original)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_size_that_a_fixed_graph_cannot_reach_is_refused_with_the_least_it_can(
+    home: Path, program: str, weightless: str, suffix: str
+) -> None:
+    # users-ask 35
+    model = {".onnx": weightless, ".pt2": program}[suffix]
+    plain = {
+        "model": model,
+        "data": f"{home}/photos.py:examples",
+        "task": "classification",
+        "stages": [*([] if suffix == ".onnx" else ["export"]), "pack"],
+    }
+    least = check(Recipe.model_validate(plain)).bounds.least_bytes
+    with pytest.raises(Refused, match=r"the minimum of .*B that this fixed graph can be") as error:
+        check(Recipe.model_validate({**plain, "budget": {"max_bytes": least - 1}}))
+    said = re.search(r"allow at least --max-size (\S+), or", str(error.value))
+    assert said is not None
+    assert check(Recipe.model_validate({**plain, "budget": {"max_bytes": parse_bytes(said[1])}}))
+    assert "or give the function that builds the network, which can be cut" in str(error.value)
 
 
 CHANGING = """

@@ -171,7 +171,7 @@ def test_the_plan_says_what_its_time_is(
     goals = replace_defaults(home, time_budget_minutes=minutes, epochs=epochs)
     recipe = recipe_for(f"{home}/net.py:build", **goals)
     stages = tuple(stage.described() for stage in recipe.stages)
-    bounds = Bounds(macs=1, params=1, least_macs=1, least_params=1)
+    bounds = Bounds(macs=1, params=1, least_macs=1, least_params=1, least_bytes=1)
     plan = Plan("net", bounds, tiny_data(), recipe.target, recipe.budget, stages, minutes)
     assert f"time      {says}" in str(plan)
 

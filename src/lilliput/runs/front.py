@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from lilliput.budget import Budget, Miss
 from lilliput.candidate import Candidate
 from lilliput.measurement import Measurement
-from lilliput.units import format_bytes, format_count, format_ms
+from lilliput.units import format_bytes, format_count, format_ms, rounded_up
 
 RANKED = ("ratio", "bytes", "drop")
 """What a front minimises: time relative to the original, length of the file, loss of quality."""
@@ -176,17 +176,9 @@ def _overrun(missed: Iterable[Miss]) -> float:
 def _option(miss: Miss) -> str:
     """The option of the command line that this file would keep, rounded so that it does."""
     if miss.quantity == "latency":
-        return f"--max-latency {format_ms(_up(miss.got)).replace(' ', '')}"
+        return f"--max-latency {format_ms(rounded_up(miss.got)).replace(' ', '')}"
     if miss.quantity == "bytes":
-        return f"--max-size {format_bytes(_up(miss.got)).replace(' ', '')}"
+        return f"--max-size {format_bytes(rounded_up(miss.got)).replace(' ', '')}"
     if miss.quantity == "drop":
-        return f"--max-drop {_up(miss.got):g}"
-    return f"--max-{miss.quantity} {format_count(_up(miss.got)).replace(' ', '')}"
-
-
-def _up(value: float) -> float:
-    """Rounded up to three figures."""
-    if value <= 0 or not math.isfinite(value):
-        return value
-    step = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return math.ceil(value / step - 1e-9) * step
+        return f"--max-drop {rounded_up(miss.got):g}"
+    return f"--max-{miss.quantity} {format_count(rounded_up(miss.got)).replace(' ', '')}"
