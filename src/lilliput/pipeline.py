@@ -24,6 +24,7 @@ from lilliput.data.sources import load_data
 from lilliput.distill.speed import torch_threads
 from lilliput.errors import CannotWrite, LilliputError
 from lilliput.exhibits import note_exhibits
+from lilliput.forecast import Forecast, foreseen
 from lilliput.input_check import check_network_inputs, warnings_of
 from lilliput.meter.bfloat16 import twins
 from lilliput.meter.candidates import Yardstick, with_cost, with_latency
@@ -75,9 +76,12 @@ def execute(recipe: Recipe, run: RunFolder, progress: Progress | None = None) ->
     # busy process it stalls them. Trainings choose their own number.
     with torch_threads(1):
         prepared = prepare(recipe, run, progress or SilentProgress())
+        ahead = _ahead(recipe, prepared.context)
         made = {prepared.original.id: prepared.original}
         try:
-            for candidate in run_stages(recipe.stages, [prepared.original], prepared.context):
+            for candidate in run_stages(
+                recipe.stages, [prepared.original], prepared.context, ahead=ahead
+            ):
                 made[candidate.id] = candidate
             measured = measure(_files(made.values(), prepared), prepared)
             return conclude(measured, prepared, run, seconds=time.monotonic() - began)
@@ -86,6 +90,15 @@ def execute(recipe: Recipe, run: RunFolder, progress: Progress | None = None) ->
         except (KeyboardInterrupt, LilliputError):
             leave_best_so_far(_files(made.values(), prepared), prepared, run)
             raise
+
+
+def _ahead(recipe: Recipe, context: Context) -> Forecast:
+    """How long the run will take, judged once: a resumed run says what is left of the same."""
+
+    def work() -> dict[str, Any]:
+        return foreseen(recipe.stages, context).as_json()
+
+    return Forecast.from_json(context.journal.once("how long it takes", work))
 
 
 def _files(candidates: Iterable[Candidate], prepared: Prepared) -> list[Candidate]:

@@ -8,9 +8,10 @@ in int8 and packed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -21,10 +22,12 @@ from lilliput.data.dataset import Dataset
 from lilliput.encode.coarse import least_packed_bytes
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
+from lilliput.forecast import Forecast, added, told
 from lilliput.meter.cost import file_cost
 from lilliput.network import Network
 from lilliput.prune import analyse, cut, network_macs, removable_blocks, remove
 from lilliput.search.probe import least_ms
+from lilliput.steps.arms import Arms
 from lilliput.target import Target
 from lilliput.units import format_bytes, format_count, format_ms, rounded_up
 
@@ -229,6 +232,7 @@ class Plan:
     budget: Budget
     stages: tuple[dict[str, Any], ...]
     minutes: float | None
+    forecast: Forecast
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -241,23 +245,24 @@ class Plan:
         lines.append(f"  data      {self.data.name}: {sizes}")
         limits = ", ".join(f"{k} ≤ {v:g}" for k, v in self.budget.limits().items())
         lines.append(f"  budget    {limits or 'none: the front spreads over speeds'}")
-        lines += [
-            f"  stage     {name}: {settings}" for s in self.stages for name, settings in s.items()
-        ]
+        lines += self._stages()
         lines.append(f"  time      {self._time()}")
         lines += [f"  warning   {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
+    def _stages(self) -> Iterator[str]:
+        """A line a stage, with its time; arms are one line, and each of their steps a time."""
+        spans = iter(self.forecast.stages)
+        for (name, settings), *_ in (list(stage.items()) for stage in self.stages):
+            steps = sum(map(len, settings.values())) if name == Arms.name else 1
+            span = added(islice(spans, steps))
+            yield f"  stage     {name}: {settings}, {told(span)}"
+
     def _time(self) -> str:
-        """How long it takes, where something says so."""
+        """How long it takes: as set, else as the pace of a few batches lets expect."""
         if self.minutes is not None:
             return f"about {self.minutes:g} minutes, the time budget"
-        shrink: dict[str, Any] = next(
-            (stage["shrink"] for stage in self.stages if "shrink" in stage), {}
-        )
-        if "minutes" in shrink and "epochs" not in shrink:
-            return f"up to about {shrink['minutes']:g} minutes of shrink; no --time-budget is set"
-        return "not known; no --time-budget is set"
+        return f"{told(self.forecast.whole)}; no --time-budget is set"
 
 
 def _bounds_lines(bounds: Bounds) -> list[str]:

@@ -17,6 +17,7 @@ from lilliput.attempts import AGAIN, FAILED, attempt, failure
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.errors import LilliputError
+from lilliput.forecast import Forecast, told
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import metric_of
 from lilliput.models.session import scores_in_torch
@@ -50,19 +51,41 @@ class Arm:
 NO_ARM = Arm("", frozenset())
 
 
+@dataclass(frozen=True)
+class _Lines:
+    """What is said when a stage begins."""
+
+    total: int
+    ahead: Forecast | None
+
+    def line(self, number: int, stage: Stage, arm: Arm) -> str:
+        within = f" ({arm.name})" if arm.name else ""
+        said = f"stage {number} of {self.total}: {stage.name}{within}"
+        if self.ahead is None:
+            return said
+        its, left = self.ahead.stages[number - 1], self.ahead.left(number)
+        return f"{said}, {told(its)}; to the end of the run {told(left)}"
+
+
 def run_stages(
-    stages: Sequence[Stage], candidates: Sequence[Candidate], context: Context
+    stages: Sequence[Stage],
+    candidates: Sequence[Candidate],
+    context: Context,
+    *,
+    ahead: Forecast | None = None,
 ) -> Iterator[Candidate]:
     """Every candidate that comes out of any stage, as soon as it is stored.
 
     Each stage works on what the stage before it gave; what earlier stages gave stays a candidate
-    for the front. On Ctrl-C the networks that were to be exported next still become files.
+    for the front. On Ctrl-C the networks that were to be exported next still become files. What is
+    known to lie `ahead` is told with each stage.
 
     Raises:
         NothingCame: A stage gave nothing at all.
     """
     plan = list(numbered(stages))
-    yield from _in_turn(plan, candidates, context, NO_ARM, total=length(stages))
+    lines = _Lines(length(stages), ahead)
+    yield from _in_turn(plan, candidates, context, NO_ARM, lines)
 
 
 def _in_turn(
@@ -70,18 +93,16 @@ def _in_turn(
     candidates: Sequence[Candidate],
     context: Context,
     arm: Arm,
-    *,
-    total: int,
+    lines: _Lines,
 ) -> Generator[Candidate, None, list[Candidate]]:
     """All that the stages make; returned is what came out of the last one."""
     current = list(candidates)
     for at, (number, stage) in enumerate(plan):
         if isinstance(stage, Arms):
-            current = yield from _arms(number, stage, current, context, total=total)
+            current = yield from _arms(number, stage, current, context, lines)
             continue
         began = time.perf_counter()
-        within = f" ({arm.name})" if arm.name else ""
-        context.progress.say(f"stage {number} of {total}: {stage.name}{within}")
+        context.progress.say(lines.line(number, stage, arm))
         came: list[Candidate] = []
         try:
             for child in _results(number, stage, current, context, arm):
@@ -110,7 +131,7 @@ def _in_turn(
 
 
 def _arms(
-    first: int, stage: Arms, candidates: Sequence[Candidate], context: Context, *, total: int
+    first: int, stage: Arms, candidates: Sequence[Candidate], context: Context, lines: _Lines
 ) -> Generator[Candidate, None, list[Candidate]]:
     """Each arm from the same candidates; one that comes to nothing does not end the others."""
     entered, came = frozenset(c.id for c in candidates), []
@@ -118,7 +139,7 @@ def _arms(
     for name, steps in stage.branches.items():
         plan = list(numbered(steps, first))
         try:
-            came += yield from _in_turn(plan, candidates, context, Arm(name, entered), total=total)
+            came += yield from _in_turn(plan, candidates, context, Arm(name, entered), lines)
         except NothingCame as error:
             context.progress.say(f"arm {name}: {error.thing}")
             nothing = error

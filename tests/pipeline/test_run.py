@@ -12,6 +12,7 @@ import pytest
 from lilliput.budget import Budget
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
+from lilliput.forecast import Forecast
 from lilliput.pipeline import execute, load_examples
 from lilliput.planning import Bounds, Plan
 from lilliput.recipe import Recipe
@@ -158,22 +159,30 @@ def test_a_target_that_is_not_here_is_no_reason_to_refuse(
 
 
 @pytest.mark.parametrize(
-    ("minutes", "epochs", "says"),
+    ("minutes", "says"),
     [
-        (0.5, None, "about 0.5 minutes, the time budget"),
-        (None, None, "up to about 8.3 minutes of shrink; no --time-budget is set"),
-        (None, 5, "not known; no --time-budget is set"),
+        (0.5, "time      about 0.5 minutes, the time budget"),
+        (None, "time      1 min 10 s to 3 min 40 s; no --time-budget is set"),
     ],
 )
-def test_the_plan_says_what_its_time_is(
-    home: Path, minutes: float | None, epochs: int | None, says: str
-) -> None:
-    goals = replace_defaults(home, time_budget_minutes=minutes, epochs=epochs)
+def test_the_plan_says_what_its_time_is(home: Path, minutes: float | None, says: str) -> None:
+    goals = replace_defaults(home, time_budget_minutes=minutes)
     recipe = recipe_for(f"{home}/net.py:build", **goals)
-    stages = tuple(stage.described() for stage in recipe.stages)
     bounds = Bounds(macs=1, params=1, least_macs=1, least_params=1, least_bytes=1)
-    plan = Plan("net", bounds, tiny_data(), recipe.target, recipe.budget, stages, minutes)
-    assert f"time      {says}" in str(plan)
+    forecast = Forecast(((60.0, 120.0), (0.0, 100.0)), (10.0, 0.0))
+    plan = Plan(
+        "net",
+        bounds,
+        tiny_data(),
+        recipe.target,
+        recipe.budget,
+        ({"finetune": {}}, {"arms": {"a": [{"export": {}}], "b": []}}),
+        minutes,
+        forecast,
+    )
+    assert says in str(plan)
+    assert "finetune: {}, 1 min to 2 min\n" in str(plan)
+    assert "'b': []}, 0 s to 1 min 40 s\n" in str(plan)
 
 
 def replace_defaults(home: Path, **goals: object):  # type: ignore[no-untyped-def]

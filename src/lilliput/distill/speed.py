@@ -6,17 +6,25 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lilliput.context import Context, Precision
-from lilliput.distill.sources import Source
+from lilliput.distill.sources import Examples, Source
 from lilliput.network import Network, flat_outputs
 
 WORTH_IT = 0.8
 """More threads and a coarser precision must save this much: both cost something."""
+
+PROBED = 2.0
+"""Seconds that finding the pace of a training may take."""
+
+FEW, BATCH, PASSES = 8, 128, 6
+"""Examples of the first pass and of the others, and how many passes at the most."""
 
 
 class Gear(NamedTuple):
@@ -55,15 +63,68 @@ def best_gear(network: Network, source: Source, context: Context) -> Gear:
 
 def pass_seconds(network: Network, inputs: tuple[Tensor, ...], gear: Gear) -> float:
     """Seconds of the second of two forward and backward passes; the network is left as it is."""
-    module, coarse = network.copy().module.train(), gear.precision == "bfloat16"
-    began = 0.0
-    with torch_threads(gear.threads):
+    module = network.copy().module.train()
+    return [_pass(module, inputs, gear) for _ in range(2)][1]
+
+
+def seconds_an_example(network: Network, context: Context) -> tuple[float, float]:
+    """The least and the most that a forward and backward pass takes, by the example.
+
+    Of a few real training batches in about `PROBED` seconds, in the context's precision and with
+    its threads. The first pass, over a few examples, says how many more can be afforded.
+    """
+    module, gear = (
+        network.copy().module.train(),
+        Gear(context.train_threads, context.train_precision),
+    )
+    size = min(BATCH, len(context.data.train))
+    source = Examples(context.data, context.task, network.preprocessing, size)
+    free, spent = network.inputs[0].shape[0] is None, 0.0
+    each: list[float] = []
+    epochs = (source.epoch(context.rng("pace", number)) for number in range(PASSES))
+    for inputs, _ in islice(chain.from_iterable(epochs), PASSES):
+        count = len(inputs[0])
+        if free:
+            count = min(count, int((PROBED - spent) / each[-1]) if each else FEW)
+        if each and (spent >= PROBED or count < min(FEW, len(inputs[0]))):
+            break
+        seconds = _pass(module, tuple(x[:count] for x in inputs), gear)
+        spent += seconds
+        each.append(seconds / count)
+    steady = each[1:] or each or [0.0]
+    return min(steady), max(steady)
+
+
+def seconds_an_answer(network: Network, context: Context) -> tuple[float, float]:
+    """The less and the more of two forward passes over a few validation examples, by the example.
+
+    Raises:
+        LilliputError: There are no validation examples.
+    """
+    split = context.data.split("validation").head(FEW)
+    size = network.inputs[0].shape[0] or FEW
+    batch = next(
+        iter(context.task.batches(split, network.preprocessing, size, layout=context.data.layout))
+    )
+    inputs = tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in batch.inputs)
+    taken = []
+    with torch.no_grad(), torch_threads(context.train_threads):
         for _ in range(2):
             began = time.perf_counter()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=coarse):
-                output = flat_outputs(module(*inputs))[0]
-            loss = output.float().square().mean()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+            network.module(*inputs)
+            taken.append((time.perf_counter() - began) / len(inputs[0]))
+    return min(taken), max(taken)
+
+
+def _pass(module: nn.Module, inputs: tuple[Tensor, ...], gear: Gear) -> float:
+    """Seconds of one forward and backward pass; torch's random numbers go on as if without it."""
+    coarse = gear.precision == "bfloat16"
+    with torch_threads(gear.threads), torch.random.fork_rng(devices=[]):
+        began = time.perf_counter()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=coarse):
+            output = flat_outputs(module(*inputs))[0]
+        loss = output.float().square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         return time.perf_counter() - began
 
 

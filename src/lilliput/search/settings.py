@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lilliput.context import Context
+from lilliput.effort import Effort
 from lilliput.search.evolution import Algorithm
 
 Objective = Literal["loss", "params", "macs", "bops", "bytes", "coded_bytes", "latency"]
@@ -49,6 +51,17 @@ class EvolutionSettings(BaseModel):
     epochs: int = Field(10, ge=0, description="of the full training of each")
     learning_rate: float = Field(0.02, gt=0, description="peak of the cosine")
     batch_size: int = Field(64, ge=1, description="examples a step")
+
+    def effort(self, context: Context) -> Effort:  # noqa: ARG002
+        """The evolution, and the full trainings of what it found, which `minutes` do not bound."""
+        tried, full = self.population * self.generations, float(self.points * self.epochs)
+        trainings = Effort(epochs=(full, full), batch_size=self.batch_size, gives=(1, self.points))
+        if self.minutes is not None:
+            return trainings._replace(seconds=(0, 60 * self.minutes))
+        screened, ranked = tried * self.screen_examples, tried * self.rank_examples / 2
+        return trainings._replace(
+            batches=(0, tried * self.screen_steps / 2), answers=(screened, screened + ranked)
+        )
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

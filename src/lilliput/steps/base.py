@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lilliput.candidate import Candidate
 from lilliput.context import Context
+from lilliput.effort import Effort
 from lilliput.errors import Refused
 from lilliput.registry import Registry
 
@@ -54,6 +55,18 @@ class Stage(BaseModel):
                 f"{self.name} cannot change {network.name!r}: {network.fixed}",
                 hint="give the function that builds the network, and its weights",
             )
+
+    def effort(self, context: Context) -> Effort:  # noqa: ARG002
+        """How much work one candidate is: by the settings `epochs`, `batch_size` and `minutes`.
+
+        A stage in which these mean something else, or which does other work, says so itself.
+        """
+        epochs = float(getattr(self, "epochs", 0))
+        return Effort(
+            epochs=(epochs, epochs),
+            batch_size=getattr(self, "batch_size", 128),
+            minutes=getattr(self, "minutes", None),
+        )
 
     def described(self) -> dict[str, object]:
         """{name: settings that differ from the defaults}: the recipe's entry for this stage."""

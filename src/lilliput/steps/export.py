@@ -10,6 +10,7 @@ from lilliput.artifact import ArtifactMetadata
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.dataset import Array
+from lilliput.effort import Effort
 from lilliput.export.onnx_file import export_network
 from lilliput.export.trace import lowest_opset
 from lilliput.network import Network
@@ -39,6 +40,9 @@ class Export(Step):
         """Refuses a candidate that is a file already, and an opset that nobody writes."""
         self.check_kind(candidate)
         lowest_opset(self.opset)
+
+    def effort(self, context: Context) -> Effort:  # noqa: ARG002
+        return Effort(seconds=(1, 5))
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate as `<id>.onnx` in the run's folder; what was found out is journalled."""

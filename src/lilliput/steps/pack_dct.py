@@ -14,6 +14,7 @@ from lilliput.distill.coefficients import Coefficients
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import LossTerm
 from lilliput.distill.sources import Examples
+from lilliput.effort import Effort
 from lilliput.errors import Refused
 from lilliput.frequency.bases import Kind as Basis
 from lilliput.frequency.form import forms
@@ -94,6 +95,10 @@ class PackDct(Step):
                 "pack_dct has nothing to learn from: no labels, and the original is a file",
                 hint="give `epochs: 0`, or an original that is a torch network",
             )
+
+    def effort(self, context: Context) -> Effort:
+        epochs = float(self.rounds * self.epochs)
+        return super().effort(context)._replace(epochs=(epochs, epochs))
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         network = candidate.the_network().copy()

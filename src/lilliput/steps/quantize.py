@@ -16,6 +16,7 @@ from lilliput.artifact import Artifact, ArtifactMetadata
 from lilliput.candidate import Candidate
 from lilliput.codec.container import encode
 from lilliput.context import Context
+from lilliput.effort import Effort
 from lilliput.encode.calibration import calibration_of
 from lilliput.encode.ladder import Ladder
 from lilliput.encode.layers import layers_of, match_layers
@@ -105,6 +106,13 @@ class Quantize(Step):
         for sentence in told:
             context.progress.say(sentence)
         return not told
+
+    def effort(self, context: Context) -> Effort:
+        """From the plain rungs of the ladder to every one of them."""
+        scored, fitted = len(context.data.validation), self.calibration_images
+        return Effort(
+            answers=(2 * scored + 10 * fitted, 20 * scored + 60 * fitted), seconds=(1, 10)
+        )
 
     def child_id(self, parent: str) -> str:
         """`<network>-int8`, in place of the float file's `-fp32`."""

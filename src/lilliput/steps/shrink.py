@@ -17,6 +17,7 @@ from pydantic import Field
 
 from lilliput.candidate import Candidate
 from lilliput.context import Context
+from lilliput.effort import Effort
 from lilliput.search.finalists import Screened, left_after, next_finalist
 from lilliput.search.rungs import judging
 from lilliput.search.shrinking import (
@@ -83,6 +84,17 @@ class Shrink(Search):
 
     def requires(self, candidate: Candidate, context: Context) -> None:  # noqa: ARG002
         self.check_kind(candidate)
+
+    def effort(self, context: Context) -> Effort:
+        """Finalists in full and short trainings, as many as the time allows where it is bounded."""
+        full = MOST_EPOCHS if self.epochs is None else self.epochs
+        return Effort(
+            epochs=(full, full * self.finalists),
+            batches=(0, self.architectures * self.screen_steps),
+            batch_size=self.batch_size or batch_size_for(len(context.data.train)),
+            minutes=self.minutes or (QUICK_MINUTES if self.epochs is None else None),
+            gives=(2, 1 + self.finalists),
+        )
 
     def explore(self, candidate: Candidate, context: Context) -> Iterator[Candidate]:
         """The original, then each finalist as soon as it is trained."""

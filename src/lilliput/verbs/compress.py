@@ -160,6 +160,7 @@ def check_goals(recipe: Recipe) -> Plan:
             inputs are such that nothing can work.
         Mistakes: Several of these.
     """
+    from lilliput.forecast import foreseen
     from lilliput.input_check import check_network_inputs, warnings_of
     from lilliput.pipeline import context_of, load_examples, load_original
     from lilliput.planning import bounds_of, unreachable
@@ -188,5 +189,6 @@ def check_goals(recipe: Recipe) -> Plan:
         budget=recipe.budget,
         stages=tuple(stage.described() for stage in recipe.stages),
         minutes=recipe.time_budget_minutes,
+        forecast=foreseen(recipe.stages, context),
         warnings=warnings,
     )
