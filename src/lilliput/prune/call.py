@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lilliput.prune.labels import Dim, Labels, Ledger
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An operation that has just run: its schema name, arguments and result."""
+    """An operation that has just run: its schema name, arguments and result.
+
+    `func` is the operator, or the module whose class has a rule of its own.
+    """
 
     name: str
     func: Any
@@ -47,11 +50,23 @@ class Call:
 Rule = Callable[[Call], "list[Labels] | None"]
 """Ties labels in the ledger; gives the labels of each output tensor, None to freeze everything."""
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str | type[nn.Module], Rule] = {}
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enter a rule into the table under the names of the operations it is for."""
+def rule(*names: str | type[nn.Module]) -> Callable[[Rule], Rule]:
+    """Enter a rule into the table under what it is for.
+
+    Public as `lilliput.channel_rule`: operators and modules of the user's own are frozen unless
+    a rule says how channels pass through them. What a rule says is tried before anything is cut.
+
+    Args:
+        names: ATen operations by their name, an operator of `torch.library` as "space::name", or
+            a class of modules, which is then not looked into.
+
+    Returns:
+        A decorator of a function from the `Call` to the labels of each output tensor. It ties, in
+        `call.ledger`, what can only go together; None in place of labels freezes everything.
+    """
 
     def enter(function: Rule) -> Rule:
         for name in names:
@@ -59,6 +74,11 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return enter
+
+
+def class_rule(module: nn.Module) -> Rule | None:
+    """The rule of the module's class, or of the nearest class that it is made from."""
+    return next((RULES[kind] for kind in type(module).__mro__ if kind in RULES), None)
 
 
 @lru_cache(maxsize=2048)

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lilliput.errors import LilliputError
 from lilliput.network import Network, flat_outputs
 from lilliput.prune import rules_shape as _shape  # noqa: F401  # enters its rules into the table
-from lilliput.prune.call import Call
+from lilliput.prune.call import RULES, Call, Rule, class_rule
 from lilliput.prune.labels import BATCH, CONSTANT, INPUT, Labels, Ledger
 from lilliput.prune.rules_math import rule_for
 
@@ -99,9 +99,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _modules_followed(
-    module: nn.Module, enter: Callable[[str], None], leave: Callable[[], None]
+    module: nn.Module,
+    enter: Callable[[str, nn.Module], None],
+    leave: Callable[[nn.Module, tuple[Any, ...], Any], None],
 ) -> Iterator[None]:
-    """Call `enter(path)` and `leave()` around each submodule's forward, for the time being.
+    """Call `enter(path, part)` and `leave(part, inputs, output)` around each submodule's forward.
 
     Global hooks, so that not even a hook is left on the user's modules.
     """
@@ -109,11 +111,11 @@ def _modules_followed(
 
     def before(part: nn.Module, _inputs: object) -> None:
         if id(part) in paths:
-            enter(paths[id(part)])
+            enter(paths[id(part)], part)
 
-    def after(part: nn.Module, _inputs: object, _output: object) -> None:
+    def after(part: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         if id(part) in paths:
-            leave()
+            leave(part, inputs, output)
 
     handles = (
         register_module_forward_pre_hook(before),
@@ -142,6 +144,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._places: dict[tuple[int, ...], Tensor] = {}
         self._alive: list[Tensor] = []
         self._paths: list[str] = [""]
+        self._closed: list[nn.Module] = []
         for name, parameter in module.named_parameters():
             self._seed(name, parameter, trainable=True)
         for name, buffer in module.named_buffers():
@@ -156,10 +159,19 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._labels[id(tensor)] = labels
         self._alive.append(tensor)
 
-    def enter(self, path: str) -> None:
+    def enter(self, path: str, part: nn.Module) -> None:
         self._paths.append(path)
+        if not self._closed and class_rule(part) is not None:
+            self._closed.append(part)
 
-    def leave(self) -> None:
+    def leave(self, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        found = class_rule(part)
+        if self._closed and self._closed[-1] is part and found is not None:
+            self._closed.pop()
+            name = type(part).__name__
+            self.ledger.path, self.ledger.op = self._paths[-1], name
+            self._apply(found, self._call(name, part, inputs, {}, output))
+            self._doubt([*inputs, output, *part.parameters(), *part.buffers()])
         self._paths.pop()
 
     def labels(self, tensor: Tensor) -> Labels:
@@ -185,21 +197,42 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ledger.op_number += 1
         space, _, name = func._schema.name.partition("::")
         ledger.path, ledger.op = self._paths[-1], name
-        inputs = flat_outputs([args, list(kwargs.values())])
-        self._note_use(inputs)
-        if not outputs:
+        self._note_use(flat_outputs([args, list(kwargs.values())]))
+        if not outputs or self._closed:
             return out
-        call = Call(name, func, args, kwargs, out, ledger, self.labels, self.name_of)
-        rule = rule_for(name, is_pointwise=torch.Tag.pointwise in func.tags)
-        labels = rule(call) if rule is not None and space == "aten" else None
-        if labels is None:
-            labels = self._opaque(name, inputs, outputs)
-        for tensor, label in zip(outputs, labels, strict=False):
-            if len(label) == tensor.dim():
-                self.put(tensor, label)
+        call = self._call(name, func, args, kwargs, out)
+        if space == "aten":
+            self._apply(rule_for(name, is_pointwise=torch.Tag.pointwise in func.tags), call)
+        else:
+            own = RULES.get(f"{space}::{name}")
+            self._apply(own, call)
+            if own is not None:
+                self._doubt([args, list(kwargs.values()), out])
         if name in ("t", "detach", "alias") and id(args[0]) in self._names:
             self._names[id(out)] = self._names[id(args[0])]
         return out
+
+    def _call(
+        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> Call:
+        return Call(name, func, args, kwargs, out, self.ledger, self.labels, self.name_of)
+
+    def _apply(self, rule: Rule | None, call: Call) -> None:
+        """Label the outputs as the rule says; without one, nothing that it touches may change."""
+        outputs = flat_outputs(call.out)
+        labels = None if rule is None else rule(call)
+        if labels is None:
+            inputs = flat_outputs([call.args, list(call.kwargs.values())])
+            labels = self._opaque(call.name, inputs, outputs)
+        for tensor, label in zip(outputs, labels, strict=False):
+            if len(label) == tensor.dim():
+                self.put(tensor, label)
+
+    def _doubt(self, tensors: Any) -> None:
+        """What a rule of the user's own says of these is proven by a trial."""
+        for tensor in flat_outputs(tensors):
+            for dim in self.labels(tensor):
+                self.ledger.doubt(dim)
 
     def _note_use(self, inputs: tuple[Tensor, ...]) -> None:
         for tensor in inputs:
