@@ -17,13 +17,14 @@ from lilliput.candidate import Candidate
 from lilliput.codec.container import encode
 from lilliput.context import Context
 from lilliput.effort import Effort
-from lilliput.encode.calibration import calibration_of
+from lilliput.encode.calibration import Calibration, calibration_of
 from lilliput.encode.ladder import Ladder
 from lilliput.encode.layers import layers_of, match_layers
 from lilliput.encode.outcome import Outcome, Rung, Settings
 from lilliput.encode.placement import Placement, place
 from lilliput.encode.prepare import prepare
 from lilliput.encode.saturation import saturates
+from lilliput.encode.steadiness import UNSTEADY, unsteadiness
 from lilliput.errors import LilliputError, Refused
 from lilliput.graph import Graph
 from lilliput.graph.constants import known_ahead
@@ -195,7 +196,9 @@ class Quantize(Step):
             )
             outcome = ladder.climb(read_model(artifact.path))
         made = self._write(outcome, artifact, candidate, context)
-        return _labelled(candidate, made, outcome, context)
+        apart = unsteadiness(outcome.state, calibration.fit)
+        result = _labelled(candidate, made, outcome, context)
+        return result if apart <= UNSTEADY else _doubted(result, apart, calibration, context)
 
     def _settings(self, artifact: Artifact, context: Context) -> Settings:
         return Settings(
@@ -314,6 +317,17 @@ def _sayer(context: Context) -> Callable[[Rung], None]:
         context.progress.say(f"int8, {rung}")
 
     return say
+
+
+def _doubted(
+    result: Candidate, apart: float, calibration: Calibration, context: Context
+) -> Candidate:
+    """Labelled as calibrated with too few examples, and the way out said."""
+    context.progress.say(
+        f"warning: {calibration.count} calibration examples are few: two halves of them give "
+        f"ranges that differ by {apart:.0%}; give more, or raise `calibration_images`"
+    )
+    return result.labelled(f"ranges unsteady by {apart:.0%}: few calibration examples")
 
 
 def _labelled(
