@@ -33,7 +33,7 @@ from lilliput.network import Network
 from lilliput.recipe import Recipe
 from lilliput.reports.files import write_report
 from lilliput.runs.folder import RunFolder
-from lilliput.runs.front import label_gains, pareto, recommend
+from lilliput.runs.front import label_gains, label_losses, pareto, recommend
 from lilliput.runs.result import RunResult
 from lilliput.staging import restore, run_stages, store
 from lilliput.steps.export import Export
@@ -276,8 +276,8 @@ def measure(
     scored = _scored(files, prepared)
 
     def work() -> dict[str, Any]:
-        timed = _timed(scored, context)
-        return {"candidates": [store(c, context) for c in label_gains(timed)]}
+        labelled = label_losses(label_gains(_timed(scored, context)), context.budget)
+        return {"candidates": [store(c, context) for c in labelled]}
 
     done = context.journal.once(f"{key} {'+'.join(c.id for c in scored[1:])}", work)
     return [restore(stored, context) for stored in done["candidates"]]

@@ -17,6 +17,7 @@ from lilliput.pipeline import execute, load_examples
 from lilliput.planning import Bounds, Plan
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
+from lilliput.runs.front import LOSES
 from lilliput.runtimes.null import NullRuntime
 from lilliput.steps.distill import Distill
 from lilliput.target import Target
@@ -111,6 +112,25 @@ def test_a_candidate_that_fails_is_a_row_of_the_report(home: Path) -> None:
             execute(broken, folder)
         failures = folder.history().failures
     assert [f.stage for f in failures] == ["quantize"]
+
+
+def test_what_a_cut_loses_beyond_the_limit_is_labelled_and_never_recommended(home: Path) -> None:
+    """users-ask 15. Most channels go, nothing is trained, and the original is always right."""
+    pictures = np.concatenate([tiny_data().train.inputs, tiny_data().test.inputs])
+    np.savez(home / "pictures.npz", x=pictures)
+    text = RECIPE.format(home=home, max_drop=1.0).replace("ratio: 0.25", "ratio: 0.75")
+    text = text.replace("  - distill: {epochs: 1, batch_size: 16}\n", "")
+    untrained = Recipe.parse(text.replace(f"{home}/photos.py:examples", f"{home}/pictures.npz"))
+    with RunFolder.create(home / "run", untrained) as folder:
+        result = execute(untrained, folder)
+    cut = [c for c in result.candidates if "prune_channels" in c.id]
+    assert len(cut) == 2
+    assert all(c.value("drop") > 1.0 and LOSES in c.labels for c in cut)
+    assert result.best is not None
+    assert result.best.id == "original-fp32"
+    assert LOSES not in result.best.labels
+    assert result.exit_code == 0
+    assert LOSES in (home / "run" / "report.md").read_text()
 
 
 def test_a_missed_budget_still_leaves_files_and_says_by_how_much(home: Path) -> None:

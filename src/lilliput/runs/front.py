@@ -21,6 +21,7 @@ RANKED = ("ratio", "bytes", "drop")
 
 NO_GAIN = "no gain over its parent"
 NOT_FASTER = "not faster than its parent"
+LOSES = "loses more than allowed"
 
 
 class Figured(Protocol):
@@ -132,6 +133,14 @@ def label_gains(candidates: Sequence[Candidate]) -> list[Candidate]:
     files = {c.parent: c for c in candidates if c.kind == "artifact" and c.stage == "export"}
     first = next((c for c in candidates if "ratio" in c.measurements), None)
     return [_labelled(c, _compared_with(c, known, files) or first) for c in candidates]
+
+
+def label_losses(candidates: Sequence[Candidate], budget: Budget) -> list[Candidate]:
+    """The candidates with a label on every file whose drop breaks the budget's limit."""
+    return [
+        c.labelled(LOSES) if any(m.quantity == "drop" for m in budget.misses(c.measurements)) else c
+        for c in candidates
+    ]
 
 
 def _labelled(candidate: Candidate, parent: Candidate | None) -> Candidate:
