@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lilliput.models.store import load
     from lilliput.network import Network
     from lilliput.preprocessing import Preprocessing
-    from lilliput.prune.call import rule as channel_rule
+    from lilliput.prune.call import channel_rule
     from lilliput.recipe import Recipe
     from lilliput.runs.result import RunResult
     from lilliput.target import Target
@@ -61,8 +61,6 @@ _HOMES = {
     "channel_rule": "lilliput.prune.call",
     "load": "lilliput.models.store",
 }
-_CALLED = {"channel_rule": "rule"}
-"""What has another name where it lives."""
 
 __all__ = [  # noqa: RUF022  # verbs in the order of a day's work, then nouns
     "compress",
@@ -105,7 +103,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'lilliput' has no attribute {name!r}")
     try:
-        found = getattr(import_module(_HOMES[name]), _CALLED.get(name, name))
+        found = getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
         from lilliput.errors import missing_part
 

@@ -15,12 +15,13 @@ from lilliput.context import Context
 from lilliput.distill.speed import seconds_an_answer, seconds_an_example
 from lilliput.effort import Clock, Effort, Span
 from lilliput.errors import LilliputError
+from lilliput.prune import network_macs
 from lilliput.steps.arms import Arms
 from lilliput.steps.base import Stage, Step
 from lilliput.units import format_seconds
 
-TAUGHT = 1.4
-"""Times the pace of a training without a teacher, whose answer is a third of a step."""
+ANSWER = 0.4
+"""Of a training step of a network, its answer as a teacher, casts and copies included."""
 
 CUT = 0.5
 """Of the original's pace: what a network that was cut may take."""
@@ -102,7 +103,8 @@ def _clock(context: Context) -> Clock:
         # A network may fail in training mode alone, which is no reason not to export it.
         with suppress(Exception):
             fast, slow = seconds_an_example(network, context)
-            training = CUT * fast, TAUGHT * slow
+            asked = network_macs(context.the_teacher()) / network_macs(network)
+            training = CUT * fast, (1 + ANSWER * asked) * slow
     # A runtime answers faster than torch does, by up to four times.
     return Clock(training, (answering[0] / 4, answering[1]))
 

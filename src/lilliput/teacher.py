@@ -11,7 +11,6 @@ import torch
 from lilliput.context import Context
 from lilliput.data.dataset import Dataset
 from lilliput.errors import LilliputError
-from lilliput.input_check import check_network_inputs, warnings_of
 from lilliput.meter.accuracy import metric_of
 from lilliput.models.session import scores_in_torch
 from lilliput.models.source import load_network
@@ -52,12 +51,6 @@ def load_teacher(
             hint="a teacher was trained for the same task, and answers in the same form",
         )
     return replace(teacher, inputs=original.inputs, preprocessing=original.preprocessing)
-
-
-def teacher_warnings(teacher: Network, data: Dataset, task: Task) -> tuple[str, ...]:
-    """What is suspicious about what the teacher is given."""
-    found = warnings_of(check_network_inputs(teacher, data, task))
-    return tuple(f"the teacher: {sentence}" for sentence in found)
 
 
 def introduced(context: Context) -> str:

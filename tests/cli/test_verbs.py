@@ -52,7 +52,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def briefly_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second of timing in place of twenty: what comes of a clock is not compared here."""
-    monkeypatch.setattr("lilliput.pipeline.timing_seconds", lambda _: 0.5)
+    monkeypatch.setattr("lilliput.opening.timing_seconds", lambda _: 0.5)
 
 
 def test_check_says_what_running_would_do(project: Path):

@@ -12,7 +12,7 @@ from lilliput.candidate import Candidate
 from lilliput.meter import candidates
 from lilliput.meter.candidates import with_latency
 from lilliput.meter.stopwatch import compare_files
-from lilliput.pipeline import timing_seconds
+from lilliput.opening import timing_seconds
 from lilliput.steps.export import Export
 from lilliput.testing import tiny_context, tiny_network
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from lilliput import pipeline
+from lilliput import opening
 from lilliput.testing import tiny_network
 
 MODEL = """
@@ -39,4 +39,4 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second each: what is tested here is that figures are taken, not how exactly."""
-    monkeypatch.setattr(pipeline, "timing_seconds", lambda _: 1.0)
+    monkeypatch.setattr(opening, "timing_seconds", lambda _: 1.0)

@@ -12,11 +12,13 @@ from lilliput import forecast
 from lilliput.context import Context
 from lilliput.distill import speed
 from lilliput.distill.speed import Gear, seconds_an_answer, seconds_an_example
-from lilliput.forecast import CUT, TAUGHT, Forecast, foreseen, told
+from lilliput.forecast import ANSWER, CUT, Forecast, foreseen, told
+from lilliput.network import Network
 from lilliput.pipeline import execute
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
 from lilliput.testing import tiny_context
+from lilliput.testing.tiny import TinyResidual
 from lilliput.verbs.check import check
 
 EXAMPLES = 96
@@ -36,6 +38,17 @@ def stages_of(*stages: object):  # type: ignore[no-untyped-def]
     return Recipe.model_validate({**plain, "stages": stages}).stages
 
 
+def test_a_larger_teacher_takes_longer_to_answer(paced: Context) -> None:
+    wide = Network(TinyResidual(32).eval(), paced.original.the_network().inputs, "wide")
+    stages = stages_of({"distill": {"epochs": 1, "batch_size": 32}}, "export")
+    plain, taught = (
+        foreseen(stages, replace(paced, other_teacher=teacher)).stages[0]
+        for teacher in (None, wide)
+    )
+    assert taught[0] == plain[0]
+    assert taught[1] > 3 * plain[1]
+
+
 def test_a_training_takes_its_epochs_at_the_pace_of_the_original(paced: Context) -> None:
     found = foreseen(
         stages_of(
@@ -46,7 +59,7 @@ def test_a_training_takes_its_epochs_at_the_pace_of_the_original(paced: Context)
         ),
         paced,
     )
-    epoch = EXAMPLES * CUT, EXAMPLES * 2 * TAUGHT
+    epoch = EXAMPLES * CUT, EXAMPLES * 2 * (1 + ANSWER)
     assert found.stages[0] == pytest.approx((2 * epoch[0], 2 * epoch[1]))
     assert found.stages[1] == pytest.approx((6 * epoch[0], 6 * epoch[1]))
     assert found.stages[2] == (60.0, 60.0)

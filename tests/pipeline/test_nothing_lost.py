@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from lilliput import pipeline
+from lilliput import opening, pipeline
 from lilliput.artifact import TensorSpec
 from lilliput.candidate import Candidate
 from lilliput.context import Context, SilentProgress
@@ -67,7 +67,7 @@ CHAIN = "original-prune_channels-distill"
 
 @pytest.fixture(autouse=True)
 def very_short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "timing_seconds", lambda _: 0.3)
+    monkeypatch.setattr(opening, "timing_seconds", lambda _: 0.3)
     monkeypatch.setattr(pipeline, "LAST_SECONDS", 0.3)
 
 
@@ -96,7 +96,7 @@ def outcome(result: RunResult) -> dict[str, tuple[object, ...]]:
     }
 
 
-def interrupt(*_: object) -> None:
+def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -13,7 +13,8 @@ from lilliput.budget import Budget
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
 from lilliput.forecast import Forecast
-from lilliput.pipeline import execute, load_examples
+from lilliput.opening import load_examples
+from lilliput.pipeline import execute
 from lilliput.planning import Bounds, Plan
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder

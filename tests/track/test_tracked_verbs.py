@@ -35,7 +35,7 @@ stages:
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    monkeypatch.setattr("lilliput.pipeline.timing_seconds", lambda _: 0.3)
+    monkeypatch.setattr("lilliput.opening.timing_seconds", lambda _: 0.3)
     return tmp_path / "recipe.yaml"
 
 

@@ -53,11 +53,11 @@ Rule = Callable[[Call], "list[Labels] | None"]
 RULES: dict[str | type[nn.Module], Rule] = {}
 
 
-def rule(*names: str | type[nn.Module]) -> Callable[[Rule], Rule]:
+def channel_rule(*names: str | type[nn.Module]) -> Callable[[Rule], Rule]:
     """Enter a rule into the table under what it is for.
 
-    Public as `lilliput.channel_rule`: operators and modules of the user's own are frozen unless
-    a rule says how channels pass through them. What a rule says is tried before anything is cut.
+    Operators and modules of the user's own are frozen unless a rule says how channels pass through
+    them. What a rule says is tried before anything is cut.
 
     Args:
         names: ATen operations by their name, an operator of `torch.library` as "space::name", or

@@ -9,11 +9,11 @@ from math import prod
 import numpy as np
 from torch import Tensor
 
-from lilliput.prune.call import RULES, Call, Rule, replaced, rule, without
+from lilliput.prune.call import RULES, Call, Rule, channel_rule, replaced, without
 from lilliput.prune.labels import SPACE, Dim, Labels, LayerNote, repeat, tile
 
 
-@rule("convolution", "_convolution", "convolution_overrideable")
+@channel_rule("convolution", "_convolution", "convolution_overrideable")
 def convolution(call: Call) -> list[Labels]:
     """(N, I, ...) with weight (O, I/g, ...), transposed (I, O/g, ...) → (N, O, ...)."""
     ledger, weight = call.ledger, call.args[1]
@@ -61,7 +61,7 @@ def _depthwise(call: Call, inputs: Dim, w: Labels, groups: int, *, transposed: b
     return repeat(w[0], weight.shape[1])
 
 
-@rule("mm", "bmm", "addmm", "baddbmm")
+@channel_rule("mm", "bmm", "addmm", "baddbmm")
 def product(call: Call) -> list[Labels]:
     """(..., M, K) @ (..., K, N) → (..., M, N), plus a bias that broadcasts.
 
@@ -138,7 +138,7 @@ for _name in (
     RULES[_name] = pointwise
 
 
-@rule(
+@channel_rule(
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
     "cudnn_batch_norm", "batch_norm", "_batch_norm_with_update", "_batch_norm_no_update",
 )  # fmt: skip
@@ -160,7 +160,7 @@ def batch_norm(call: Call) -> list[Labels]:
     return [x]
 
 
-@rule("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")
+@channel_rule("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")
 def layer_norm(call: Call) -> list[Labels]:
     """Mean and variance run over the last dimensions: a channel less changes all others."""
     x = call.first
@@ -176,7 +176,7 @@ def layer_norm(call: Call) -> list[Labels]:
     return [x]
 
 
-@rule("native_group_norm")
+@channel_rule("native_group_norm")
 def group_norm(call: Call) -> list[Labels]:
     """Per channel when there are as many groups as channels; otherwise channels mix."""
     x, channels = call.first, int(call.arg("C"))
@@ -192,7 +192,7 @@ def group_norm(call: Call) -> list[Labels]:
     return [x]
 
 
-@rule("_weight_norm_interface", "_weight_norm")
+@channel_rule("_weight_norm_interface", "_weight_norm")
 def weight_norm(call: Call) -> list[Labels]:
     """w = g·v/‖v‖, the norm over all but one dimension: those may not shrink.
 
@@ -210,7 +210,7 @@ def weight_norm(call: Call) -> list[Labels]:
     return [v]
 
 
-@rule(
+@channel_rule(
     "mean", "sum", "amax", "amin", "var", "std", "prod", "max", "min", "logsumexp", "norm",
     "linalg_vector_norm", "any", "all", "argmax", "argmin", "median", "var_mean", "std_mean",
     "nansum", "nanmean", "count_nonzero",
@@ -230,8 +230,8 @@ def reduction(call: Call) -> list[Labels]:
     return [without(x, *over)] * 2
 
 
-@rule("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax", "cumsum", "cumprod",
-      "logcumsumexp", "sort", "topk", "cummax", "cummin", "_softmax.out")  # fmt: skip
+@channel_rule("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax", "cumsum",
+      "cumprod", "logcumsumexp", "sort", "topk", "cummax", "cummin", "_softmax.out")  # fmt: skip
 def along(call: Call) -> list[Labels]:
     """Indices of one dimension meet each other without parameters."""
     x, place = call.dims_of("dim")
@@ -242,7 +242,7 @@ def along(call: Call) -> list[Labels]:
     return [out, out]
 
 
-@rule("glu")
+@channel_rule("glu")
 def glu(call: Call) -> list[Labels]:
     """First half times the sigmoid of the second: the j-th of both go together."""
     x, place = call.dims_of("dim")
@@ -250,7 +250,7 @@ def glu(call: Call) -> list[Labels]:
     return [replaced(x, place, call.ledger.tie_blocks(x[place], 2))]
 
 
-@rule(
+@channel_rule(
     "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_efficient_attention", "_scaled_dot_product_attention_math",
     "_scaled_dot_product_cudnn_attention", "scaled_dot_product_attention",
@@ -275,7 +275,7 @@ def attention(call: Call) -> list[Labels]:
     return [(*q[:-1], v[-1])]
 
 
-@rule("embedding")
+@channel_rule("embedding")
 def embedding(call: Call) -> list[Labels]:
     """Rows picked by index: (V, C) and (...) → (..., C)."""
     table = call.first
@@ -308,21 +308,21 @@ def rule_for(name: str, *, is_pointwise: bool) -> Rule | None:
     return spatial if _SPATIAL.search(name) else None
 
 
-@rule("grid_sampler_2d", "grid_sampler_3d")
+@channel_rule("grid_sampler_2d", "grid_sampler_3d")
 def grid_sample(call: Call) -> list[Labels]:
     """Positions are moved, channels are not."""
     x = call.first
     return [(x[0], x[1], *[SPACE] * (len(x) - 2))]
 
 
-@rule("im2col")
+@channel_rule("im2col")
 def im2col(call: Call) -> list[Labels]:
     """(N, C, H, W) → (N, C·kh·kw, L): the taps of a channel stay together."""
     x = call.first
     return [(x[0], repeat(x[-3], prod(call.arg("kernel_size"))), SPACE)]
 
 
-@rule("col2im")
+@channel_rule("col2im")
 def col2im(call: Call) -> list[Labels]:
     """(N, C·kh·kw, L) → (N, C, H, W)."""
     x, taps = call.first, prod(call.arg("kernel_size"))

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 from torch import Tensor
 
-from lilliput.prune.call import Call, replaced, rule, without
+from lilliput.prune.call import Call, channel_rule, replaced, without
 from lilliput.prune.labels import SPACE, Atoms, Dim, Labels, Ledger, tile
 
 Block = tuple[range, range]
@@ -40,7 +40,7 @@ def view_blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[Block]:
     return blocks
 
 
-@rule("view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "_reshape_copy",
+@channel_rule("view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "_reshape_copy",
       "flatten", "unflatten")  # fmt: skip
 def view(call: Call) -> list[Labels] | None:
     """Merged dimensions label every index by its channel; split ones tie what must stay equal."""
@@ -102,13 +102,13 @@ def _split(ledger: Ledger, merged: Dim, sizes: list[int]) -> list[Dim]:
     return [rows[carrier][0] if n == carrier else fixed for n in range(len(sizes))]
 
 
-@rule("permute", "permute_copy")
+@channel_rule("permute", "permute_copy")
 def permute(call: Call) -> list[Labels]:
     x = call.first
     return [tuple(x[d % len(x)] for d in call.arg("dims"))]
 
 
-@rule("transpose", "transpose_copy")
+@channel_rule("transpose", "transpose_copy")
 def transpose(call: Call) -> list[Labels]:
     x, count = list(call.first), len(call.first)
     if count:
@@ -117,19 +117,19 @@ def transpose(call: Call) -> list[Labels]:
     return [tuple(x)]
 
 
-@rule("t", "numpy_T", "t_copy")
+@channel_rule("t", "numpy_T", "t_copy")
 def flip_matrix(call: Call) -> list[Labels]:
     return [call.first[::-1]]
 
 
-@rule("unsqueeze")
+@channel_rule("unsqueeze")
 def unsqueeze(call: Call) -> list[Labels]:
     x = call.first
     place = int(call.arg("dim")) % (len(x) + 1)
     return [(*x[:place], SPACE, *x[place:])]
 
 
-@rule("squeeze")
+@channel_rule("squeeze")
 def squeeze(call: Call) -> list[Labels] | None:
     """Without a dimension named, what vanishes depends on the widths: they may not come to 1."""
     x = call.first
@@ -146,7 +146,7 @@ def squeeze(call: Call) -> list[Labels] | None:
     return [without(x, *gone)]
 
 
-@rule("expand", "expand_copy")
+@channel_rule("expand", "expand_copy")
 def expand(call: Call) -> list[Labels]:
     """Copies along a dimension of 1 are as many as what they meet: fresh, doubtful labels."""
     x, source, shape = call.first, call.args[0], tuple(call.out.shape)
@@ -168,7 +168,7 @@ def _made(ledger: Ledger, size: int) -> Dim:
     return atoms
 
 
-@rule("repeat")
+@channel_rule("repeat")
 def repeat(call: Call) -> list[Labels]:
     x, times = call.first, call.arg("repeats")
     out: list[Dim] = []
@@ -183,15 +183,15 @@ def repeat(call: Call) -> list[Labels]:
     return [tuple(out)]
 
 
-@rule("zeros", "ones", "empty", "full", "arange", "rand", "randn", "randint", "eye", "linspace",
-      "new_zeros", "new_ones", "new_full", "new_empty", "scalar_tensor", "empty_strided",
-      "new_empty_strided")  # fmt: skip
+@channel_rule("zeros", "ones", "empty", "full", "arange", "rand", "randn", "randint", "eye",
+      "linspace", "new_zeros", "new_ones", "new_full", "new_empty", "scalar_tensor",
+      "empty_strided", "new_empty_strided")  # fmt: skip
 def factory(call: Call) -> list[Labels]:
     """A tensor made in the forward: its size is a constant or follows the input; trial tells."""
     return [tuple(_made(call.ledger, int(size)) for size in call.out.shape)]
 
 
-@rule("cat", "concat", "concatenate")
+@channel_rule("cat", "concat", "concatenate")
 def cat(call: Call) -> list[Labels]:
     """The joined dimension is a row of pieces, each with its own channels."""
     ledger = call.ledger
@@ -219,7 +219,7 @@ def _join(ledger: Ledger, pieces: list[Dim], sizes: list[int]) -> Dim:
     return np.concatenate(atoms)
 
 
-@rule("stack")
+@channel_rule("stack")
 def stack(call: Call) -> list[Labels]:
     tensors = call.args[0]
     x = call.labels(tensors[0])
@@ -230,7 +230,7 @@ def stack(call: Call) -> list[Labels]:
     return [(*x[:place], SPACE, *x[place:])]
 
 
-@rule("slice")
+@channel_rule("slice")
 def slice_(call: Call) -> list[Labels]:
     """A run of indices. Its bounds may be constants: channels before, in and after it differ.
 
@@ -252,7 +252,7 @@ def slice_(call: Call) -> list[Labels]:
     return [replaced(x, place, piece)]
 
 
-@rule("select")
+@channel_rule("select")
 def select(call: Call) -> list[Labels]:
     """One index of a dimension, which vanishes: that channel is spoken of by its number."""
     x, place = call.dims_of("dim")
@@ -265,15 +265,15 @@ def select(call: Call) -> list[Labels]:
     return [without(x, place)]
 
 
-@rule("unbind", "unbind_copy")
+@channel_rule("unbind", "unbind_copy")
 def unbind(call: Call) -> list[Labels]:
     x, place = call.dims_of("dim")
     call.ledger.freeze(x[place], "it takes every channel apart")
     return [without(x, place)] * len(call.out)
 
 
-@rule("split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes", "unsafe_chunk",
-      "chunk", "split_copy", "split_with_sizes_copy")  # fmt: skip
+@channel_rule("split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes",
+      "unsafe_chunk", "chunk", "split_copy", "split_with_sizes_copy")  # fmt: skip
 def split(call: Call) -> list[Labels]:
     """Pieces in a row. Equal pieces are taken to shrink alike (chunk); a trial says if they do."""
     x, place = call.dims_of("dim")
@@ -292,7 +292,7 @@ def split(call: Call) -> list[Labels]:
     return [replaced(x, place, piece) for piece in pieces]
 
 
-@rule("constant_pad_nd")
+@channel_rule("constant_pad_nd")
 def constant_pad(call: Call) -> list[Labels]:
     """Constant channels before and after, as many as the code says: those stay."""
     x, pads = list(call.first), call.arg("pad")
@@ -310,7 +310,7 @@ def constant_pad(call: Call) -> list[Labels]:
     return [tuple(x)]
 
 
-@rule("flip")
+@channel_rule("flip")
 def flip(call: Call) -> list[Labels]:
     x = list(call.first)
     for d in call.arg("dims"):
@@ -319,7 +319,7 @@ def flip(call: Call) -> list[Labels]:
     return [tuple(x)]
 
 
-@rule("roll", "tril", "triu", "rot90")
+@channel_rule("roll", "tril", "triu", "rot90")
 def in_place_order(call: Call) -> list[Labels] | None:
     """The numbers of indices matter along these dimensions, so they stay as they are."""
     x = call.first
@@ -333,7 +333,7 @@ def in_place_order(call: Call) -> list[Labels] | None:
     )
 
 
-@rule("index_select")
+@channel_rule("index_select")
 def index_select(call: Call) -> list[Labels]:
     x, place = call.dims_of("dim")
     why = "it picks channels by their numbers"
@@ -343,7 +343,7 @@ def index_select(call: Call) -> list[Labels]:
     return [replaced(x, place, why)]
 
 
-@rule("index")
+@channel_rule("index")
 def index(call: Call) -> list[Labels] | None:
     """x[..., i, ...] by a tensor of numbers: the other dimensions pass through."""
     x, indices = call.first, call.arg("indices")
@@ -361,7 +361,7 @@ def index(call: Call) -> list[Labels] | None:
     return [(*x[:place], *[why] * count, *x[place + 1 :])]
 
 
-@rule("pixel_shuffle")
+@channel_rule("pixel_shuffle")
 def pixel_shuffle(call: Call) -> list[Labels]:
     """(..., C·r², H, W) → (..., C, H·r, W·r): the r² channels of a block make one."""
     x, block = call.first, int(call.arg("upscale_factor")) ** 2
@@ -374,7 +374,7 @@ def pixel_shuffle(call: Call) -> list[Labels]:
     return [(*x[:-3], dim, SPACE, SPACE)]
 
 
-@rule("pixel_unshuffle")
+@channel_rule("pixel_unshuffle")
 def pixel_unshuffle(call: Call) -> list[Labels]:
     """(..., C, H, W) → (..., C·r², H/r, W/r)."""
     x, block = call.first, int(call.arg("downscale_factor")) ** 2
@@ -382,7 +382,7 @@ def pixel_unshuffle(call: Call) -> list[Labels]:
     return [(*x[:-3], dim if isinstance(dim, str) else np.repeat(dim, block), SPACE, SPACE)]
 
 
-@rule("channel_shuffle", "native_channel_shuffle")
+@channel_rule("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(call: Call) -> list[Labels]:
     """(g, C/g) becomes (C/g, g): the j-th channels of all groups go together."""
     x, groups = call.first, int(call.arg("groups"))

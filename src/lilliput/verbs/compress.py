@@ -161,22 +161,16 @@ def check_goals(recipe: Recipe) -> Plan:
         Mistakes: Several of these.
     """
     from lilliput.forecast import foreseen
-    from lilliput.input_check import check_network_inputs, warnings_of
-    from lilliput.pipeline import context_of, load_examples, load_original
+    from lilliput.opening import context_of, input_warnings, load_examples, load_original
     from lilliput.planning import bounds_of, unreachable
     from lilliput.requirements import refusals
-    from lilliput.teacher import teacher_warnings
 
     named = task_of(recipe.task.model_dump())
     loaded = load_examples(recipe, named)
     original = load_original(recipe, named, loaded)
     context = context_of(recipe, original, loaded, named, Path())
     mistakes = refusals(recipe.stages, context)
-    warnings: tuple[str, ...] = ()
-    if original.network is not None:
-        warnings = warnings_of(check_network_inputs(original.network, loaded, named))
-    if context.other_teacher is not None:
-        warnings += teacher_warnings(context.other_teacher, loaded, named)
+    warnings = input_warnings(context)
     bounds = bounds_of(original, None if recipe.budget.max_latency_ms is None else recipe.target)
     mistakes += unreachable(bounds, recipe.budget)
     if mistakes:

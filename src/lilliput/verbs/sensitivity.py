@@ -201,7 +201,7 @@ def _of_file(request: _Request, folder: Path, progress: Progress) -> _Subject:
 def _of_network(request: _Request, folder: Path, progress: Progress) -> _Subject:
     """The network, exported into the folder."""
     from lilliput.distill.speed import torch_threads
-    from lilliput.pipeline import load_examples, load_original
+    from lilliput.opening import load_examples, load_original
     from lilliput.steps.export import Export
     from lilliput.tasks import task_of
     from lilliput.verbs.compress import recipe_for
