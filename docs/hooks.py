@@ -281,11 +281,15 @@ def _section(annotation: Any) -> Any:
 # --- the Python names ------------------------------------------------------------------------
 
 
+FUNCTIONS = ("load", "channel_rule")
+"""Public functions that are no verbs of the command line."""
+
+
 def python_names() -> str:
     """Every public name of the package, the verbs first; mkdocstrings reads the docstrings."""
     import lilliput
 
-    named = [name for name in lilliput.__all__ if name in lilliput.VERBS or name == "load"]
+    named = [name for name in lilliput.__all__ if name in lilliput.VERBS or name in FUNCTIONS]
     nouns = [name for name in lilliput.__all__ if name not in named]
     return "\n".join(
         [

@@ -61,10 +61,10 @@ class Stage(BaseModel):
 
         A stage in which these mean something else, or which does other work, says so itself.
         """
-        epochs = float(getattr(self, "epochs", 0))
+        epochs = float(getattr(self, "epochs", 0) or 0)
         return Effort(
             epochs=(epochs, epochs),
-            batch_size=getattr(self, "batch_size", 128),
+            batch_size=getattr(self, "batch_size", None) or 128,
             minutes=getattr(self, "minutes", None),
         )
 
