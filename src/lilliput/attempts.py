@@ -2,7 +2,7 @@
 
 A failure is remembered as a success is, so that a run that goes on does not spend the same hour on
 it again. What would hit every other candidate as well, a disk that takes nothing more, ends the
-run instead: it goes on later.
+run instead, as does a recipe that asks for what is not there: it goes on later.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lilliput.atomic import FULL, cannot_write
-from lilliput.errors import CannotWrite, LilliputError
+from lilliput.errors import CannotWrite, LilliputError, NotThere
 
 if TYPE_CHECKING:
     from lilliput.context import Context
@@ -67,6 +67,7 @@ def failure(error: Exception, *, stage: str, candidate: str, number: int = 0) ->
 
     Raises:
         CannotWrite: The error says that the disk is full.
+        NotThere: The recipe is to be mended, and nothing failed.
         Exception: The error itself, with LILLIPUT_DEBUG set.
     """
     if os.environ.get("LILLIPUT_DEBUG"):
@@ -86,7 +87,7 @@ def _let_through(error: Exception) -> None:
     """Raise what ends a run, wherever it lies in the chain of causes."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, CannotWrite):
+        if isinstance(cause, (CannotWrite, NotThere)):
             raise cause
         if isinstance(cause, OSError) and cause.errno in FULL:
             raise cannot_write(cause, cause.filename or "a temporary file") from error

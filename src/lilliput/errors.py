@@ -41,6 +41,10 @@ class Mistakes(LilliputError):
         super().__init__(f"{len(self.errors)} {plural}\n{listing}", at=at)
 
 
+class NotThere(LilliputError):
+    """The recipe asks for what the run does not hold: it ends, to go on when that is mended."""
+
+
 class VerificationFailed(LilliputError):
     """A file or a cut network does not compute what it should; nothing is delivered from it."""
 

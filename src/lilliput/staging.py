@@ -184,7 +184,7 @@ def _told(candidate: Candidate) -> dict[str, Any]:
     figures = {
         name: figure.model_dump(mode="json")
         for name, figure in candidate.measurements.items()
-        if name in ("proxy", "metric")
+        if name in ("proxy", "proxy_drop", "metric")
     }
     parent, settings = candidate.parent, dict(candidate.settings)
     return {"id": candidate.id, "parent": parent, "settings": settings, "figures": figures}

@@ -173,6 +173,20 @@ def test_an_edited_recipe_is_a_new_run(tmp_path: Path):
     assert run.settings() == {}
 
 
+def test_what_is_chosen_of_the_found_may_change_as_a_run_goes_on(tmp_path: Path):
+    class Searching(Text):
+        def dump(self) -> str:
+            return "stages:\n  - any:\n      points: 2\n      deliver: []\n  - export\n"
+
+    recipe = tmp_path / "run" / "recipe.yaml"
+    RunFolder.create(tmp_path / "run", Searching()).close()
+    recipe.write_text("stages:\n  - any:\n      points: 2\n      deliver: ['a', 'b']\n  - export\n")
+    RunFolder.open(tmp_path / "run").close()
+    recipe.write_text("stages:\n  - any:\n      points: 3\n      deliver: ['a', 'b']\n  - export\n")
+    with pytest.raises(LilliputError, match="what may change in a run is `deliver`"):
+        RunFolder.open(tmp_path / "run")
+
+
 def test_delivering_the_best(tmp_path: Path):
     with RunFolder.create(tmp_path / "run", Text()) as run:
         (run.path / "best.pt2").touch()

@@ -16,8 +16,9 @@ from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
 from lilliput.runs.journal import JournalFile
 from lilliput.search.choosing import worth_delivering
+from lilliput.search.delivering import explored
 from lilliput.search.members import Goals, Member, Outcome
-from lilliput.search.searching import evolved, explored, finalists
+from lilliput.search.searching import evolved, finalists
 from lilliput.steps.search_bits import SearchBits
 from lilliput.steps.search_filters import SearchFilters
 from lilliput.testing.tiny import tiny_context, tiny_network

@@ -33,6 +33,7 @@ from lilliput.atomic import is_unfinished, sweep, write_atomically, writing
 from lilliput.budget import Budget
 from lilliput.errors import LilliputError
 from lilliput.runs import lock
+from lilliput.runs.cache import digest_of
 from lilliput.runs.history import History
 from lilliput.runs.journal import JournalFile, read_entries
 
@@ -41,6 +42,9 @@ ENVIRONMENT = "environment.json"
 JOURNAL = "journal.jsonl"
 RUNS = Path("runs")
 SESSION = "session"
+
+CHOICES = ("deliver",)
+"""Settings of stages that only choose among what was found: they may change as a run goes on."""
 
 
 class Dumpable(Protocol):
@@ -216,15 +220,17 @@ class RunFolder:
 
     def _begin_session(self) -> None:
         recipe = hashlib.sha256(self.recipe.read_bytes()).hexdigest()
-        begun = [e.facts.get("recipe") for e in self.journal.entries if e.event == SESSION]
-        if begun and begun[0] != recipe:
+        asked = digest_of({"asked": _without_choices(self.settings())})
+        begun = [e.facts for e in self.journal.entries if e.event == SESSION]
+        if begun and begun[0].get("recipe") != recipe and begun[0].get("asked") != asked:
             again = f"lilliput run {shlex.quote(str(self.recipe))}"
             raise LilliputError(
                 "the recipe was edited since this run began; what is done would not fit it",
                 at=str(self.recipe),
-                hint=f"run the edited one as a new run: {again}",
+                hint=f"run the edited one as a new run: {again}; "
+                f"what may change in a run is `{CHOICES[0]}`",
             )
-        self.journal.note(SESSION, recipe=recipe, **environment())
+        self.journal.note(SESSION, recipe=recipe, asked=asked, **environment())
 
     def close(self) -> None:
         """Close the journal and let other processes in."""
@@ -276,6 +282,13 @@ def default_path(model_name: str, *, root: Path = RUNS, now: datetime | None = N
 def is_run(path: Path) -> bool:
     """Whether this folder holds a run."""
     return (path / RECIPE).is_file() and (path / ENVIRONMENT).is_file()
+
+
+def _without_choices(plain: Any) -> Any:
+    """Values of a recipe without the settings that may change."""
+    if isinstance(plain, dict):
+        return {str(k): _without_choices(v) for k, v in plain.items() if k not in CHOICES}
+    return [_without_choices(each) for each in plain] if isinstance(plain, list) else str(plain)
 
 
 def _the_run(path: Path) -> Path:

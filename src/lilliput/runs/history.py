@@ -11,8 +11,8 @@ The events that are understood:
                `candidates`, is that candidate's latest state; sentences under `warnings` are for
                the reader; `sensitivity` is {layer: error} of the file whose id is `candidate`;
                `anatomy` and `samples` are of the file whose id is `of`; `sensitivities` are the
-               figures of a model, the latest of each model count; `generation` and `rung` are
-               facts of a search, which they name under `search`
+               figures of a model, the latest of each model count; `generation`, `rung` and
+               `front` are facts of a search, which they name under `search`
 
 Notes of any other shape are kept in the journal and not needed here.
 """
@@ -49,7 +49,8 @@ class History:
     """A run as its journal tells it.
 
     `exhibits` holds "anatomy" and "samples" by candidate, `sensitivities` what was found out of
-    the layers of a model, by its name; `generations` and `rungs` those of each search, by its name.
+    the layers of a model, by its name; `generations`, `rungs` and `fronts` those of each search, by
+    its name.
     """
 
     records: Mapping[str, Record] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class History:
     sensitivities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     generations: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     rungs: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    fronts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     finished: Mapping[str, Any] | None = None
     began: str = ""
     ended: str = ""
@@ -85,6 +87,7 @@ class History:
             sensitivities=replay.sensitivities,
             generations=replay.generations,
             rungs=replay.rungs,
+            fronts=replay.fronts,
             finished=replay.finished,
             began=entries[0].time if entries else "",
             ended=entries[-1].time if entries else "",
@@ -115,6 +118,7 @@ class _Replay:
     sensitivities: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     generations: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     rungs: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    fronts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     finished: Mapping[str, Any] | None = None
 
     def take(self, entry: Entry) -> None:
@@ -155,6 +159,10 @@ class _Replay:
         for kept, word in ((self.generations, "generation"), (self.rungs, "rung")):
             if isinstance(found := told.get(word), Mapping) and "search" in found:
                 kept.setdefault(str(found["search"]), []).append(found)
+        if isinstance(found := told.get("front"), Mapping) and "search" in found:
+            before = self.fronts.get(str(found["search"]), {}).get("members", [])
+            members = [*before, *found.get("members", [])]
+            self.fronts[str(found["search"])] = {**found, "members": members}
         for name in ("anatomy", "samples"):
             if isinstance(told.get(name), Mapping):
                 self.exhibits.setdefault(str(told.get("of")), {})[name] = told[name]

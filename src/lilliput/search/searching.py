@@ -101,25 +101,10 @@ def refuse_unsearchable(stage: str, context: Context, *, labels: bool) -> None:
         )
 
 
-def explored(quest: Quest, candidate: Candidate, *, suffix: str) -> Iterator[Candidate]:
-    """The whole search of one candidate: each network of the front as soon as it is trained.
-
-    Args:
-        quest: What is searched.
-        candidate: Whose network that is.
-        suffix: What the names of its children end in, before a number from the cheapest up.
-    """
-    evolution = evolved(quest)
-    for number, member in enumerate(finalists(quest, evolution), 1):
-        made = delivered(quest, member, candidate, f"{candidate.id}-{suffix}{number}")
-        if made is not None:
-            yield made
-
-
 def evolved(quest: Quest) -> Evolution[Variant]:
     """All generations, each noted as it ends."""
     settings, context = quest.settings, quest.context
-    scales = _scales(quest)
+    scales = scales_of(quest)
     evolution: Evolution[Variant] = Evolution(
         quest.encoding,
         scales.goals,
@@ -202,7 +187,12 @@ def _latencies(quest: Quest, genomes: Sequence[Genome]) -> list[Figures]:
     return [{"latency": float((known[key] or {})["latency"])} for key in keys]
 
 
-def _scales(quest: Quest) -> Scales:
+def scales_of(quest: Quest) -> Scales:
+    """How the figures of candidates become shares, by what the original has and costs.
+
+    Raises:
+        Refused: The limit on the metric allows no loss at all.
+    """
     settings, shop = quest.settings, quest.shop
     split = shop.split(settings.screen_examples)
     whole = shop.whole[len(split)]
@@ -245,7 +235,7 @@ def finalists(quest: Quest, evolution: Evolution[Variant]) -> list[Member]:
     sample = spread_by_loss(sound, settings.tau_sample)
     left = sound
     names = {key_of(np.array(m.genome)): m for m in sound}
-    whole = _scales(quest).whole["loss"]
+    whole = scales_of(quest).whole["loss"]
     losses = {name: m.outcome.values[0] * whole for name, m in names.items()}
     below = f"the rung of {min(settings.screen_examples, len(shop.split(10**9)))} examples"
     for rung, count, work in _rungs(quest, names):
@@ -309,6 +299,11 @@ def _tell(
     quest.context.progress.say(sentence)
 
 
+def training_key(quest: Quest, name: str) -> str:
+    """Of the journal: the full training of what is delivered as `name`."""
+    return f"{quest.key} train {name}"
+
+
 def delivered(quest: Quest, member: Member, candidate: Candidate, name: str) -> Candidate | None:
     """The member trained in full and judged in torch; None if that fails."""
     context, variant = quest.context, quest.variant(member)
@@ -320,13 +315,15 @@ def delivered(quest: Quest, member: Member, candidate: Candidate, name: str) -> 
         save_network(network, path)
         split = context.data.split("validation")
         return {
+            "genome": key_of(np.array(member.genome)),
             "proxy": metric_in_torch(network, split, context),
             "proxy_drop": quest.shop.loss(network, variant, len(split)),
             "params": network.params,
             "coded_bytes": packed_bytes(network),
         }
 
-    done = attempt(f"{quest.key} train {name}", work, context, stage=quest.stage, candidate=name)
+    key = training_key(quest, name)
+    done = attempt(key, work, context, stage=quest.stage, candidate=name)
     if done is None:
         return None
     costs = quest.shop.counter.of(variant, quest.shop.original)

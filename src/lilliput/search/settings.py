@@ -48,6 +48,9 @@ class EvolutionSettings(BaseModel):
     refit: bool = Field(True, description="fit weights in closed form after a cut, before training")
     refit_examples: int = Field(512, ge=1, description="training examples for that and for norms")
     points: int = Field(4, ge=1, le=100, description="networks delivered, spread over the front")
+    deliver: tuple[str, ...] = Field(
+        (), description="ids of members, as the report shows them, in place of `points`"
+    )
     epochs: int = Field(10, ge=0, description="of the full training of each")
     learning_rate: float = Field(0.02, gt=0, description="peak of the cosine")
     batch_size: int = Field(64, ge=1, description="examples a step")

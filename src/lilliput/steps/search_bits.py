@@ -13,10 +13,11 @@ from lilliput.prune.from_context import scorer
 from lilliput.prune.groups import analyse
 from lilliput.prune.importance import class_scores
 from lilliput.prune.protect import matching_modules, protected_classes
+from lilliput.search.delivering import explored
 from lilliput.search.genomes import ENCODINGS, Ground
 from lilliput.search.ladder import workshop
 from lilliput.search.rungs import judging
-from lilliput.search.searching import Quest, explored, refuse_unsearchable
+from lilliput.search.searching import Quest, refuse_unsearchable
 from lilliput.search.settings import EvolutionSettings, Objective
 from lilliput.steps.base import STAGES, Kind, Search
 
