@@ -174,3 +174,43 @@ def full_run(make_run: Callable[..., RunFolder]) -> RunFolder:
     samples.mkdir()
     Image.fromarray(np.full((8, 8), 128, np.uint8)).save(samples / "0-input.png")
     return RunFolder.look(run.path)
+
+
+def member(genome: str, loss: float, size: float, **more: Any) -> dict[str, Any]:
+    parts = {"kept": {"stem": 6}, "weight_bits": {"stem": 4, HOSTILE: 32}}
+    figures = {"loss": loss, "coded_bytes": size, "macs": 10 * size}
+    return {"id": genome, "generation": 2, "figures": figures, "parts": parts, **more}
+
+
+@pytest.fixture
+def searched_run(full_run: RunFolder) -> RunFolder:
+    """The full run with a search: two members on its front, and a beaten one that is `lossy`."""
+    facts = {
+        "search": "search_any original",
+        "stage": "search_any",
+        "candidate": "original",
+        "objectives": {"loss": "%", "coded_bytes": "B", "macs": "MACs"},
+        "examples": 60,
+        "original": {
+            "kept": {"stem": 8},
+            "weight_bits": {"stem": 32, HOSTILE: 32},
+            "activation_bits": {"stem": 32},
+        },
+    }
+    front = [member("0000aaaa", 2.5, 900.0), member(HOSTILE, 9.0, 300.0)]
+    beaten = [member("1111bbbb", 12.0, 500.0, beaten=True)]
+    figure = Measurement(quantity="proxy_drop", value=3.4, unit="%", estimated=True)
+    made = {
+        "id": "original-any1",
+        "parent": "original",
+        "settings": {"search_any": {"genome": "1111bbbb"}},
+        "figures": {"proxy_drop": figure.model_dump(mode="json")},
+    }
+    with RunFolder.open(full_run.path) as again:
+        again.journal.once("g 1", lambda: {"generation": {"search": facts["search"]}})
+        again.journal.once("front", lambda: {"front": {**facts, "members": front}})
+        again.journal.once("beaten", lambda: {"front": {**facts, "members": beaten}})
+        again.journal.note("stage", number=3, name="search_any", made=[made])
+        record = again.history().records["lossy"].model_copy(update={"parent": "original-any1"})
+        again.journal.note("measured", candidates=[record.model_dump(mode="json")])
+    return RunFolder.look(full_run.path)

@@ -107,9 +107,9 @@ class Shown:
 
 
 @pytest.fixture
-def shown(chromium: Any, full_run: RunFolder) -> Shown:
-    write_report(full_run)
-    return Shown(chromium, full_run.path / "report.html")
+def shown(chromium: Any, searched_run: RunFolder) -> Shown:
+    write_report(searched_run)
+    return Shown(chromium, searched_run.path / "report.html")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -119,6 +119,7 @@ def test_it_fits_any_screen_without_a_complaint_or_a_request(
 ) -> None:
     shown.open(size, scheme)
     assert len(shown.all("#chart .point")) == 3
+    assert len(shown.all(".estimates .point")) == 3
     assert shown.run("document.documentElement.scrollWidth") <= size[0]
     assert shown.run("document.querySelector('#chart svg').getBoundingClientRect().right") < size[0]
     assert shown.complaints == []
@@ -259,6 +260,43 @@ def test_tables_sort_both_ways(shown: Shown, column: str, first: str, last: str)
     button.click()
     assert head.get_attribute("aria-sort") == "descending"
     assert (names()[0], names()[-1]) == (last, first)
+
+
+def test_a_member_that_is_clicked_stays_with_the_lines_that_ask_for_it(shown: Shown) -> None:
+    shown.open()
+    assert "not trained" in shown.one(".estimates .point.member").get_attribute("aria-label")
+    member, other = (
+        f".estimates .point[data-id='{name}'] .reach" for name in ("0000aaaa", "1111bbbb")
+    )
+    shown.point_at(member)
+    shown.one(member).click()
+    shown.point_at(other)
+    detail = shown.one(".estimates").find_element("xpath", "ancestor::section").text
+    assert '- search_any:\n      deliver: ["0000aaaa"]' in detail
+    assert f"lilliput resume {shown.page.parent}" in detail
+    assert "6 of 8 channels, weights 4 bits" in detail
+
+
+def test_members_answer_to_the_keyboard_and_lead_to_their_files(shown: Shown) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    shown.open()
+    assert len(shown.all(".estimates [tabindex='0']")) == 1
+    shown.run("document.querySelector('.estimates [tabindex=\"0\"]').focus()")
+    shown.keys(Keys.HOME, Keys.ARROW_RIGHT)
+    assert shown.run("document.activeElement.dataset.id") == "1111bbbb"
+    told = shown.one(".estimates").find_element("xpath", "ancestor::section").text
+    assert "measured: lossy.bin, loss 3.00 [2.99, 3.01]" in told
+    shown.keys(Keys.TAB, Keys.ENTER)
+    assert shown.run("document.activeElement.dataset.id") == "lossy"
+
+
+def test_what_was_measured_of_a_member_is_drawn_where_it_has_that_cost(shown: Shown) -> None:
+    shown.open()
+    assert len(shown.all(".estimates .measured circle")) == 0  # it is not packed: no coded bytes
+    shown.one("input[value=macs]").click()
+    assert len(shown.all(".estimates .measured circle")) == 1
+    assert "against ≈ macs" in shown.one(".estimates svg").get_attribute("aria-label")
 
 
 def test_the_chart_follows_the_window(shown: Shown) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.measurement import Measurement
+from lilliput.reports.fronts import fronts_of
 from lilliput.reports.html import page
 from lilliput.reports.markdown import markdown
 from lilliput.reports.summary import Summary
@@ -64,6 +65,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "warnings": list(summary.warnings),
         "front": [record.id for record in summary.front],
         "files": [_row_json(row, summary) for row in summary.rows],
+        "searches": [front.as_json(name) for name, front in fronts_of(summary).items()],
         "failures": [failure.model_dump(mode="json") for failure in summary.history.failures],
         "conditions": summary.conditions,
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lilliput.reports.conditions import reading, told
+from lilliput.reports.fronts import HOW, fronts_of
 from lilliput.reports.inside import inside_of
 from lilliput.reports.searches import GENERATIONS, searches_of
 from lilliput.reports.snippet import loading_code
@@ -42,6 +43,7 @@ MOST_SAMPLE_BYTES = 200_000
 def page(summary: Summary) -> str:
     """The whole page, with everything in it."""
     scripts = [_asset(name) for name in SCRIPTS]
+    fronts = fronts_of(summary)
     return _template().render(
         title=summary.path.resolve().name,
         licence=_asset("vendor/LICENSE"),
@@ -52,7 +54,10 @@ def page(summary: Summary) -> str:
         best=next((row for row in summary.rows if row.recommended), None),
         badge=_badge(summary),
         tiles=_tiles(summary),
-        chart=chart_of(summary.rows, summary.budget),
+        chart={
+            **chart_of(summary.rows, summary.budget),
+            "searches": {name: front.chart() for name, front in fronts.items()},
+        },
         files=_files(summary),
         reading=reading(summary),
         samples=_samples(summary),
@@ -60,6 +65,8 @@ def page(summary: Summary) -> str:
         stages_say=STAGES_SAY,
         searches=searches_of(summary.history),
         generations=GENERATIONS,
+        fronts=fronts,
+        how=HOW,
         metric=metric_header(summary.rows),
         inside=inside_of(summary),
         suffering=[suffering_of(found) for found in summary.sensitivities],

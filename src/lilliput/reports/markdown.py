@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from lilliput.reports.conditions import reading, told
+from lilliput.reports.fronts import HOW, SearchFront, fronts_of
 from lilliput.reports.inside import inside_of
 from lilliput.reports.searches import GENERATIONS, searches_of
 from lilliput.reports.snippet import loading_code
@@ -82,10 +83,31 @@ def _stages(summary: Summary) -> Iterator[str]:
 
 
 def _searches(summary: Summary) -> Iterator[str]:
+    fronts = fronts_of(summary)
     for search in searches_of(summary.history):
         yield f"## The search {search.name}"
         yield _table(GENERATIONS, search.generations)
         yield from search.says
+        if search.name in fronts:
+            yield from _members(fronts[search.name])
+
+
+def _members(front: SearchFront) -> Iterator[str]:
+    """A search's own front, and how to have another network of it."""
+    short = front.short()
+    yield "### What it found"
+    yield _table(front.heads, [front.cells(member) for member in short])
+    yield from front.says
+    if len(short) < len(front.members):
+        left = len(front.members) - len(short)
+        yield f"{left} more members are in report.html and report.json."
+    other = next((member for member in short if not member.trained), None)
+    if other is not None:
+        yield (
+            f"To have a member as a file, this one for example, {HOW}:\n\n"
+            f"```yaml\n{front.lines(other)}\n```\n\nand go on with the run, which trains, exports "
+            f"and measures it and searches nothing again:\n\n```\n{front.command}\n```"
+        )
 
 
 def _failures(summary: Summary) -> Iterator[str]:
