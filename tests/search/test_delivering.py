@@ -110,7 +110,10 @@ def test_all_that_is_delivered_is_told_and_what_is_beaten_is_told_as_such(
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ("{}0", r"search of 'original' has no member '.*'\n.*did you mean '{}'\?; the report"),
+        (
+            "{}0",
+            r"search of 'original' has no member '.*'\n.*list its members; did you mean '{}'\?",
+        ),
         ("other/{}", "this run has no search of 'other'"),
     ],
 )

@@ -26,7 +26,7 @@ FORMS = {"loss": "number", "bytes": "bytes", "coded_bytes": "bytes", "latency": 
 PARTS = {"kept": "{} of {} channels", "weight_bits": "weights {}", "activation_bits": "inputs {}"}
 """How what an encoding says of a layer, or a group of them, is put: its value, the original's."""
 
-HOW = "write these lines into the run's own recipe.yaml, in place of the stage's `deliver`"
+HOW = "write its lines into the run's own recipe.yaml, in place of what deliver is there"
 
 FLOAT_BITS = 32
 
@@ -126,7 +126,7 @@ class SearchFront:
         )
         simulated = (
             "The search simulated few bits of layers' inputs. A file computes them in float, "
-            "or in what a `quantize` stage gave it: its measured loss is of that."
+            "or in what a quantize stage gave it: its measured loss is of that."
         )
         return [estimated, simulated] if self.on_grids else [estimated]
 

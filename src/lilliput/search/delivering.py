@@ -27,7 +27,7 @@ from lilliput.search.searching import (
     training_key,
 )
 
-LISTED = "the report of the run that was searched lists its members: report.html, report.json"
+LISTED = "report.html and report.json of the run that was searched list its members"
 
 
 def explored(quest: Quest, candidate: Candidate, *, suffix: str) -> Iterator[Candidate]:
@@ -134,7 +134,7 @@ def _asked_for(quest: Quest, evolution: Evolution[Variant], candidate: Candidate
             raise NotThere(
                 f"the search of {whose!r} has no member {key!r}",
                 at=f"{quest.stage}: deliver",
-                hint=f"{nearest(key, members)}; {LISTED}",
+                hint=f"{LISTED}; {nearest(key, members)}",
             )
         elif quest.context.journal.recall(f"{quest.stage} {whose} front") is None:
             raise NotThere(

@@ -281,9 +281,9 @@
       return line;
     });
     if (!member.lines) return [parts, ...links];
-    const code = element("pre", `${member.lines}\n\n${command}`);
-    code.tabIndex = 0;
-    return [parts, element("p", "To have it as a file, in the run's recipe.yaml, and then:"), code];
+    const copied = (text) => Object.assign(element("pre", text), { tabIndex: 0 });
+    const [into, then] = ["To have it as a file, in the run's recipe.yaml:", "and then:"].map((text) => element("p", text));
+    return [parts, into, copied(member.lines), then, copied(command)];
   }
 
   for (const place of document.querySelectorAll("[data-search]")) {
