@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lilliput.errors import LilliputError
 from lilliput.meter import widths
 from lilliput.meter.layer_nets import KINDS, layer_chain
+from lilliput.meter.layer_times import users_cache
 from lilliput.meter.widths import WidthProfile, width_profile
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.runtimes.null import NullRuntime, Times, constant
@@ -106,8 +107,8 @@ def test_a_profile_is_measured_once_and_kept(
 
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert widths._default_cache().name == "widths"
-    assert "lilliput" in widths._default_cache().parts
+    assert users_cache("widths").name == "widths"
+    assert "lilliput" in users_cache("widths").parts
 
 
 def test_this_machine_measures_itself(tmp_path: Path) -> None:

@@ -8,32 +8,31 @@ three times slower until their widths were rounded.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
 from lilliput.errors import LilliputError, nearest
-from lilliput.meter.host import cpu_flags, fingerprint, saturates
+from lilliput.meter.host import cpu_flags, saturates
 from lilliput.meter.layer_nets import KINDS, LAYERS, PRECISIONS, layer_chain
+from lilliput.meter.layer_times import (
+    TOLERANCE,
+    identity,
+    kept,
+    loaded,
+    quiet_seconds,
+    users_cache,
+)
 from lilliput.meter.rounds import Rounds
 from lilliput.noun import Noun
-from lilliput.runtimes.base import Session
-from lilliput.runtimes.opening import open_session, random_feeds
 from lilliput.target import Target
 
-VERSION = 2
 ALIGNED = (4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64, 80, 96, 112, 128)
 UNALIGNED = (2, 6, 7, 10, 14, 15, 17, 22, 31, 33, 49, 63, 65, 98, 127)
 WIDEST = {"grouped": 48}
 """Wider layers of a kind are not measured: four groups take long."""
-TOLERANCE = 0.03
-"""Widths whose times differ by less cost the same."""
 
 
 class WidthProfile(Noun):
@@ -131,31 +130,25 @@ def width_profile(
         widths: Widths to measure.
         rounds: Turns of each network; the median counts.
     """
-    folder = cache_dir if cache_dir is not None else _default_cache()
-    machine = _identity(target)
+    machine = identity(target)
     asked = [list(kinds), list(precisions), sorted(widths), rounds]
+
+    def measured() -> WidthProfile:
+        table = {
+            f"{kind}/{precision}": measure_widths(
+                target,
+                kind,
+                precision,
+                [width for width in widths if width <= WIDEST.get(kind, width)],
+                rounds=rounds,
+            )
+            for kind in kinds
+            for precision in precisions
+        }
+        return WidthProfile(target=target, table=table, machine=machine)
+
     what = {"machine": machine, "asked": asked}
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
-    kept = folder / f"{digest}.json"
-    if kept.is_file():
-        return WidthProfile.model_validate_json(kept.read_text())
-    table = {
-        f"{kind}/{precision}": measure_widths(
-            target,
-            kind,
-            precision,
-            [width for width in widths if width <= WIDEST.get(kind, width)],
-            rounds=rounds,
-        )
-        for kind in kinds
-        for precision in precisions
-    }
-    profile = WidthProfile(target=target, table=table, machine=machine)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_suffix(".partial")
-    partial.write_text(profile.model_dump_json(indent=1))
-    partial.replace(kept)
-    return profile
+    return kept(WidthProfile, what, cache_dir or users_cache("widths"), measured)
 
 
 def measure_widths(
@@ -163,7 +156,11 @@ def measure_widths(
 ) -> dict[int, float]:
     """{width: seconds a layer} of chains of equal layers, timed in shuffled rounds."""
     weight_bits = 7 if saturates(target.isa or cpu_flags()) else 8
-    with _loaded(target, kind, precision, widths, weight_bits=weight_bits) as sessions:
+    chains = {
+        str(width): layer_chain(width, kind, precision, weight_bits=weight_bits)
+        for width in sorted(set(widths))
+    }
+    with loaded(chains, target) as sessions:
         for session in sessions.values():
             session.burst(3)
         taker = Rounds(
@@ -177,48 +174,4 @@ def measure_widths(
         )
         taker.take_block(rounds)
         runs = taker.runs()
-    # The lower quartile of the rounds' medians: a busy neighbour only ever adds time, and one
-    # bad stretch must not bend the grid.
-    return {
-        int(name): float(np.percentile(np.median(times, axis=1), 25)) * 1e-9 / LAYERS
-        for name, times in runs.items()
-    }
-
-
-@contextmanager
-def _loaded(
-    target: Target, kind: str, precision: str, widths: Sequence[int], *, weight_bits: int
-) -> Iterator[dict[str, Session]]:
-    """One loaded and bound network a width; all are closed at the end."""
-    import onnx
-
-    sessions: dict[str, Session] = {}
-    with tempfile.TemporaryDirectory(prefix="lilliput-") as folder:
-        try:
-            for width in sorted(set(widths)):
-                path = Path(folder) / f"{width}.onnx"
-                onnx.save(layer_chain(width, kind, precision, weight_bits=weight_bits), str(path))
-                session = sessions[str(width)] = open_session(path, target)
-                session.bind(random_feeds(session.inputs))
-            yield sessions
-        finally:
-            for session in sessions.values():
-                session.close()
-
-
-def _identity(target: Target) -> dict[str, object]:
-    machine = fingerprint()
-    return {
-        "cpu": machine["cpu"],
-        "flags": machine["flags"],
-        "cores": machine["cores"],
-        "versions": {k: machine["versions"].get(k) for k in ("onnxruntime", "openvino")},
-        "target": target.model_dump(mode="json"),
-        "profile": VERSION,
-    }
-
-
-def _default_cache() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("lilliput")) / "widths"
+    return {int(name): quiet_seconds(times) / LAYERS for name, times in runs.items()}

@@ -1,0 +1,91 @@
+"""Times of little networks: loaded side by side, judged by their quiet rounds, kept for good."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from lilliput.meter.host import fingerprint
+from lilliput.meter.statistics import Runs
+from lilliput.noun import Noun
+from lilliput.runtimes.base import Session
+from lilliput.runtimes.opening import open_session, random_feeds
+from lilliput.target import Target
+
+if TYPE_CHECKING:
+    import onnx
+
+Figures = TypeVar("Figures", bound=Noun)
+
+VERSION = 2
+TOLERANCE = 0.03
+"""Layers whose times differ by less cost the same."""
+
+
+@contextmanager
+def loaded(models: Mapping[str, onnx.ModelProto], target: Target) -> Iterator[dict[str, Session]]:
+    """{name: the model loaded on the target, random inputs bound}; all are closed at the end."""
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="lilliput-") as folder, ExitStack() as opened:
+        sessions: dict[str, Session] = {}
+        for name, model in models.items():
+            path = Path(folder) / f"{name}.onnx"
+            onnx.save(model, str(path))
+            session = sessions[name] = opened.enter_context(closing(open_session(path, target)))
+            session.bind(random_feeds(session.inputs))
+        yield sessions
+
+
+def quiet_seconds(runs: Runs) -> float:
+    """The lower quartile of the rounds' medians, from (rounds, burst) nanoseconds.
+
+    A busy neighbour only ever adds time, and one bad stretch must not bend a table.
+    """
+    return float(np.percentile(np.median(runs, axis=1), 25)) * 1e-9
+
+
+def kept(
+    noun: type[Figures], asked: Mapping[str, object], folder: Path, work: Callable[[], Figures]
+) -> Figures:
+    """What `work` finds out; read from the folder if the same was asked there before."""
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:20]
+    file = folder / f"{digest}.json"
+    if file.is_file():
+        return noun.model_validate_json(file.read_text())
+    found = work()
+    folder.mkdir(parents=True, exist_ok=True)
+    # Another process may have found it meanwhile: the first figures stay, so that all agree.
+    if not file.is_file():
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(found.model_dump_json(indent=1))
+        partial.replace(file)
+    return noun.model_validate_json(file.read_text())
+
+
+def identity(target: Target) -> dict[str, object]:
+    """What times of layers depend on besides the layer: machine, libraries and target."""
+    machine = fingerprint()
+    return {
+        "cpu": machine["cpu"],
+        "flags": machine["flags"],
+        "cores": machine["cores"],
+        "versions": {k: machine["versions"].get(k) for k in ("onnxruntime", "openvino")},
+        "target": target.model_dump(mode="json"),
+        "profile": VERSION,
+    }
+
+
+def users_cache(kind: str) -> Path:
+    """The user's own folder for figures of this kind."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("lilliput")) / kind
