@@ -15,6 +15,8 @@ from torch import nn
 
 from lilliput.artifact import TensorSpec
 from lilliput.candidate import Candidate
+from lilliput.context import SilentJournal
+from lilliput.data.sources import load_data
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
 from lilliput.frequency.running import (
@@ -22,14 +24,20 @@ from lilliput.frequency.running import (
     basis_for,
     can_run,
     energies,
+    ranked,
     running_form,
     strongest,
 )
 from lilliput.models.store import load_saved, save_network
 from lilliput.network import Network
+from lilliput.preprocessing import Preprocessing
 from lilliput.prune import network_macs
 from lilliput.prune.edits import frequency_edit, replay
+from lilliput.recipe.stages import build_stages
+from lilliput.search.running import timed_within
 from lilliput.steps.run_dct import RunDct, with_forms
+from lilliput.target import Target
+from lilliput.tasks import task_of
 from lilliput.testing.tiny import TinyResidual, tiny_context
 from lilliput.testing.zoo import shake
 
@@ -190,8 +198,6 @@ def test_only_what_is_measured_faster_changes(tmp_path, monkeypatch):
 
 
 def test_the_stopwatch_times_each_form_within_its_network(tmp_path):
-    from lilliput.search.running import timed_within
-
     context = tiny_context(tmp_path)
     layer = nn.Conv2d(16, 16, 7, padding=3)
     module = nn.Sequential(nn.Conv2d(3, 16, 1), layer, nn.ReLU()).eval()
@@ -199,6 +205,136 @@ def test_the_stopwatch_times_each_form_within_its_network(tmp_path):
     form = running_form(layer, basis_for(layer, "dct"), [0, 1, 7])
     timings = timed_within({"1": with_forms(network, {"1": form})}, network, context)
     assert timings["1"].ratio > 0
+
+
+class Digits(nn.Module):
+    """5×5 layers of 1 → 16 → 32 → 32 channels on (N, 1, 8, 8); ten classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 5, padding=2)
+        self.middle = nn.Conv2d(16, 32, 5, padding=2)
+        self.last = nn.Conv2d(32, 32, 5, padding=2)
+        self.classify = nn.Linear(32, 10)
+
+    def forward(self, x):
+        for layer in (self.stem, self.middle, self.last):
+            x = torch.relu(layer(x))
+        return self.classify(x.mean((2, 3)))
+
+
+@pytest.fixture
+def digits(tmp_path, monkeypatch):
+    """A context of digits and that network; layers are timed for a part of the usual seconds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("lilliput.meter.pattern_times.SECONDS", 0.5)
+    monkeypatch.setattr("lilliput.meter.pattern_times.MOST_COUNTS", 5)
+    monkeypatch.setattr("lilliput.search.pattern_counts.SECONDS", 0.5)
+    monkeypatch.setattr("lilliput.search.running.SECONDS_EACH", 0.5)
+    torch.manual_seed(0)
+    spec, how = (TensorSpec(name="x", shape=(None, 1, 8, 8)),), Preprocessing(channels=1)
+    original = Candidate("original", network=Network(Digits().eval(), spec, "digits", how))
+    data = load_data("digits", task=task_of("classification"))
+    return tiny_context(tmp_path, data=data, original=original, journal=Notes())
+
+
+class Notes(SilentJournal):
+    """Keeps what was noted."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, event, /, **facts):
+        self.notes.append((event, facts))
+
+
+def test_a_goal_in_time_is_kept_by_the_network(digits):
+    step = RunDct(keep_latency=0.75, epochs=0, images=64, bn_images=0)
+    step.requires(digits.original, digits)
+    made = step.apply(digits.original, digits).the_network()
+    network = digits.original.the_network()
+    assert {edit["path"] for edit in made.edits} & {"middle", "last"}
+    # Timed anew; this machine has other work, so that the slack is wide.
+    assert timed_within({"made": made}, network, digits)["made"].ratio < 0.9
+    found = {facts["layer"]: facts for event, facts in digits.journal.notes if event == "bases"}
+    assert set(found) == {"stem", "middle", "last"}
+    for edit in made.edits:
+        facts = found[edit["path"]]
+        assert len(facts["kept"]) == edit["count"] < facts["of"] == 25
+        assert 0 < facts["energy"] <= 1
+        assert facts["ratio"] > 0
+
+
+def test_a_looser_goal_keeps_more(digits, monkeypatch):
+    """On written times, a network's being those of its layers: the step has no other freedom."""
+    linear = {m: 0.1 + 0.08 * m for m in range(1, 18)}
+    shares = {"stem": 0.1, "middle": 0.3, "last": 0.5}
+    monkeypatch.setattr(
+        "lilliput.steps.run_dct.ratios_of", lambda places, _: dict.fromkeys(places, linear)
+    )
+    monkeypatch.setattr("lilliput.search.pattern_counts.shares_of", lambda *_: shares)
+
+    def added_up(changed, *_):
+        ((name, network),) = changed.items()
+        took = 1.0 - sum(shares[e["path"]] * (1 - linear[e["count"]]) for e in network.edits)
+        return {name: SimpleNamespace(ratio=took, ratio_interval=(took, took))}
+
+    monkeypatch.setattr("lilliput.search.pattern_counts.timed_within", added_up)
+    energy = []
+    for goal in (0.3, 0.5, 0.7, 0.9):
+        digits.journal.notes.clear()
+        made = RunDct(keep_latency=goal, epochs=0, images=64, bn_images=0).apply(
+            digits.original, digits
+        )
+        ratio = added_up({"": made.the_network()})[""].ratio
+        assert goal - 0.05 < ratio <= goal
+        energy.append(sum(facts["energy"] for _, facts in digits.journal.notes))
+    assert energy == sorted(energy)
+    assert energy[0] < energy[-1]
+    with pytest.raises(Refused, match=r"'digits' to 0.1 of its latency: 0.262 is the least(.|\n)*"):
+        RunDct(keep_latency=0.1, epochs=0, images=64, bn_images=0).apply(digits.original, digits)
+
+
+def test_patterns_that_cost_no_time_are_kept_as_well(digits, monkeypatch):
+    stairs = {m: 0.2 * -(-m // 4) for m in range(1, 18)}
+    monkeypatch.setattr(
+        "lilliput.steps.run_dct.ratios_of", lambda places, _: dict.fromkeys(places, stairs)
+    )
+    step = RunDct(energy=0.5, layers=("middle", "last"), epochs=0, images=64, bn_images=0)
+    made = step.apply(digits.original, digits).the_network()
+    kept = {edit["path"]: edit["count"] for edit in made.edits}
+    assert set(kept) == {"middle", "last"}
+    assert all(count % 4 == 0 for count in kept.values())
+    exact = step.model_copy(update={"energy": None, "keep": 3})
+    made = exact.apply(digits.original, digits).the_network()
+    assert [edit["count"] for edit in made.edits] == [3, 3]
+
+
+def test_two_goals_are_refused_before_anything_runs():
+    with pytest.raises(ValueError, match=r"one of energy, keep_latency, keep: energy and keep_lat"):
+        RunDct(energy=0.9, keep_latency=0.7)
+    _, mistakes = build_stages([{"run_dct": {"keep": 3, "keep_latency": 0.7}}])
+    assert "keep_latency and keep are both given" in str(mistakes[0][1])
+    for alone in ({}, {"energy": 0.965}, {"keep": 2}, {"keep_latency": 0.7}):
+        RunDct(**alone)
+
+
+def test_a_goal_in_time_needs_a_target_that_tells_times(tmp_path):
+    context = tiny_context(tmp_path, target=Target(runtime="reference"))
+    with pytest.raises(Refused, match=r"times on 'reference' say nothing(.|\n)*give `energy`"):
+        RunDct(keep_latency=0.7).requires(context.original, context)
+
+
+def test_a_rank_says_what_the_first_patterns_carry():
+    layer, inputs = convolution(3), torch.randn(4, 3, 8, 8)
+    order = ranked(layer, "dct", inputs)
+    assert order.carried == sorted(order.carried)
+    assert order.carried[-1] == pytest.approx(1.0)
+    energy = energies(layer, order.basis, inputs)
+    for share in (0.3, 0.8, 0.99, 1.0):
+        assert order.order[: order.fewest(share)] == strongest(energy, share, (3, 3))
+    silent = ranked(layer, "dct", torch.zeros(4, 3, 8, 8))
+    assert (silent.order, silent.carried, silent.fewest(0.9)) == ([0], [1.0], 1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ all kernels of a layer keep the same few bases, and the sum is a smaller dense 1
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,6 +60,19 @@ def can_run(layer: nn.Module) -> bool:
     )
 
 
+def pads_of(layer: nn.Conv2d) -> tuple[int, int, int, int]:
+    """Rows above, columns left, rows below and columns right that the layer pads its input by."""
+    if not isinstance(layer.padding, str):
+        rows, columns = layer.padding
+        return rows, columns, rows, columns
+    if layer.padding == "valid":
+        return 0, 0, 0, 0
+    rows, columns = (
+        step * (side - 1) for step, side in zip(layer.dilation, layer.kernel_size, strict=True)
+    )
+    return rows // 2, columns // 2, rows - rows // 2, columns - columns // 2
+
+
 def running_form(layer: nn.Conv2d, basis: Floats, kept: Sequence[int]) -> FrequencyConv2d:
     """The layer with these rows of an orthonormal basis (h w, h w); the others are dropped.
 
@@ -103,6 +118,33 @@ def energies(layer: nn.Conv2d, basis: Floats, inputs: Tensor) -> NDArray[np.floa
     power = responses.square().mean((2, 3)).reshape(*inputs.shape[:2], -1).mean(0)
     found: NDArray[np.float64] = (squares * power.cpu().double()).sum(0).numpy()
     return found
+
+
+class Ranked(NamedTuple):
+    """A layer's patterns, rows of `basis`, strongest first, and what the first of them carry."""
+
+    layer: nn.Conv2d
+    basis: NDArray[np.float64]
+    order: list[int]
+    carried: list[float]
+
+    def fewest(self, share: float) -> int:
+        """The fewest patterns that carry this share of the layer's response."""
+        return min(1 + bisect_left(self.carried, share * (1 - 1e-12)), len(self.order))
+
+    def form(self, count: int) -> FrequencyConv2d:
+        """The layer with its so many strongest patterns."""
+        return running_form(self.layer, self.basis, self.order[:count])
+
+
+def ranked(layer: nn.Conv2d, kind: Kind, inputs: Tensor) -> Ranked:
+    """The layer's patterns by their energy on these inputs; those that carry none are left out."""
+    basis = basis_for(layer, kind)
+    energy = energies(layer, basis, inputs)
+    order = strongest(energy, 1.0, (layer.kernel_size[0], layer.kernel_size[1]))
+    along = np.cumsum(energy[order])
+    carried = along / along[-1] if along[-1] > 0 else np.ones_like(along)
+    return Ranked(layer, basis, order, carried.tolist())
 
 
 def strongest(energy: NDArray[np.float64], share: float, sides: tuple[int, int]) -> list[int]:
