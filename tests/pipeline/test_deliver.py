@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 import lilliput
-from lilliput import pipeline
+from lilliput import opening
 from lilliput.cli import app
 from lilliput.data.sources import load_data
 from lilliput.errors import LilliputError, NotThere
@@ -60,7 +60,7 @@ stages:
 
 @pytest.fixture(autouse=True)
 def short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "timing_seconds", lambda _: 0.3)
+    monkeypatch.setattr(opening, "timing_seconds", lambda _: 0.3)
 
 
 def train(home: Path) -> None:
@@ -88,7 +88,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(home)
     (home / "recipe.yaml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pipeline, "timing_seconds", lambda _: 0.3)
+        patched.setattr(opening, "timing_seconds", lambda _: 0.3)
         return lilliput.run(home / "recipe.yaml", out=home / "run").path
 
 

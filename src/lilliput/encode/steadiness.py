@@ -35,18 +35,19 @@ def unsteadiness(state: State, feeds: Feeds, *, threads: int = 1) -> float:
 
 
 def _halves(graph: Graph, feeds: Feeds) -> tuple[Feeds, Feeds] | None:
-    """Every other batch; of a single one, every other example if the graph takes so few."""
-    count = sum(1 for _ in feeds())
-    batch = graph.model().graph.input[0].type.tensor_type.shape.dim[0]
-    if count == 1 and (batch.HasField("dim_value") or len(next(iter(feeds()))[0]) < 2):
+    """Every other example of each batch; every other batch where the graph takes no smaller one."""
+    sizes = [len(given[0]) for given in feeds()]
+    first = graph.model().graph.input[0].type.tensor_type.shape.dim[0]
+    whole = first.HasField("dim_value") or max(sizes) < 2
+    if len(sizes) < 2 and whole:
         return None
 
     def half(which: int) -> Feeds:
         def batches() -> Iterator[tuple[Array, ...]]:
             for number, given in enumerate(feeds()):
-                if count == 1:
+                if not whole and len(given[0]) > 1:
                     yield tuple(x[which::2] for x in given)
-                elif number % 2 == which:
+                elif whole and number % 2 == which and number < len(sizes) // 2 * 2:
                     yield given
 
         return batches
