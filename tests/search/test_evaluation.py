@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import types
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -14,6 +15,7 @@ from functools import partial
 
 import cloudpickle
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -23,8 +25,8 @@ from lilliput.runs.journal import JournalFile
 from lilliput.search.evaluation import Evaluations, Scales
 from lilliput.search.genomes import key_of
 from lilliput.search.ladder import rank_correlation, trust
-from lilliput.search.searching import figures_of
-from lilliput.search.workers import mapped
+from lilliput.search.searching import figures_of, judged_again, trained_briefly
+from lilliput.search.workers import mapped, ray_ended, trainers
 from lilliput.steps.search_filters import SearchFilters
 from lilliput.testing.tiny import tiny_context
 
@@ -90,11 +92,19 @@ def test_a_process_that_dies_costs_no_more_than_its_candidate(journalled, tmp_pa
     assert begun.read_text().split().count("0") == tries
 
 
-def test_what_workers_of_a_cluster_are_given_pickles(journalled):
-    settings = {"refit_examples": 32, "screen_examples": 16, "rank_examples": 0, "criterion": "l2"}
+@pytest.mark.parametrize("rung", [figures_of, judged_again, trained_briefly])
+def test_what_workers_of_a_cluster_are_given_pickles(journalled, rung):
+    settings = {
+        "refit_examples": 32,
+        "screen_examples": 16,
+        "rank_examples": 24,
+        "screen_steps": 1,
+        "batch_size": 32,
+        "criterion": "l2",
+    }
     quest = SearchFilters(**settings).quest(journalled.original, journalled)
     genome = quest.encoding.seeds()[1]
-    work = partial(figures_of, quest.silent())
+    work = partial(rung, quest.silent())
     assert pickle.loads(pickle.dumps(work))(genome) == work(genome)
 
 
@@ -131,6 +141,71 @@ def test_what_is_measured_is_measured_here_and_of_sound_candidates_alone(journal
     assert "latency" not in told[3]
 
 
+def begun_or_slow(folder, number):
+    (folder / str(number)).touch()
+    if number:
+        time.sleep(60)
+        (folder / "in full").touch()
+    return number
+
+
+def test_processes_that_nobody_waits_for_are_ended_in_the_middle_of_their_work(tmp_path):
+    results = mapped(partial(begun_or_slow, tmp_path), [0, 1, 2], "2", str)
+    assert next(results) == 0
+    while not (tmp_path / "1").exists():
+        time.sleep(0.01)
+    begun = multiprocessing.active_children()
+    results.close()
+    for process in begun:
+        process.join(10)
+        assert not process.is_alive()
+    assert not (tmp_path / "in full").exists()
+
+
+def test_processes_end_with_the_one_that_drives_them(tmp_path):
+    def endless(number):
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(60)
+
+    fork = multiprocessing.get_context("fork")
+    driver = fork.Process(target=lambda: list(mapped(endless, [1, 2], "2", str)))
+    driver.start()
+    while len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.01)
+    workers = [psutil.Process(int(path.name)) for path in tmp_path.iterdir()]
+    driver.kill()
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+
+
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_no_process_lives_while_latency_is_measured(journalled, tmp_path, cut_short):
+    def measure(genomes):
+        assert multiprocessing.active_children() == []
+        return [{"latency": 0.5} for _ in genomes]
+
+    def scored(genome):
+        return score(genome) | {"pid": os.getpid()}
+
+    evaluate = Evaluations("search", "stage", scored, journalled, "2", measure)
+    told = evaluate(GENOMES[:3], label="x", over=lambda: cut_short)
+    assert len(told) == (1 if cut_short else 3)
+    assert all(one["pid"] != os.getpid() and one["latency"] == 0.5 for one in told)
+
+
+@pytest.mark.parametrize(
+    ("settings", "who"),
+    [
+        ({"workers": "4"}, "4"),
+        ({"workers": "4", "train_threads": 2}, "1"),
+        ({"workers": "ray", "train_threads": 2}, "ray"),
+        ({"workers": "ray", "device": "cuda"}, "1"),
+    ],
+)
+def test_who_trains_briefly(journalled, settings, who):
+    """A forked process hangs with several threads; neither kind of worker has a GPU."""
+    assert trainers(replace(journalled, **settings)) == who
+
+
 def test_workers_that_are_none_are_refused():
     with pytest.raises(LilliputError, match="no workers 'many'") as refused:
         list(mapped(str, [1], "many", str))
@@ -150,7 +225,7 @@ class FakeRay(types.ModuleType):
     def __init__(self, deaths):
         super().__init__("ray")
         self.begun, self.facts, self.deaths = [], [], list(deaths)
-        self.cancelled = []
+        self.cancelled, self.awaited = [], []
         self.cancel = self.cancelled.append
         names = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError")
         self.cloudpickle = cloudpickle
@@ -162,8 +237,15 @@ class FakeRay(types.ModuleType):
     def init(self, **facts):
         self.begun.append(facts)
 
+    def shutdown(self):
+        self.begun.clear()
+
     def put(self, value):
         return value
+
+    def wait(self, left, *, num_returns, timeout):
+        assert num_returns == len(left)
+        self.awaited += left
 
     def remote(self, **facts):
         self.facts.append(facts)
@@ -180,7 +262,39 @@ def test_ray_is_given_the_work_once_and_answers_in_order(monkeypatch):
     ray = FakeRay([])
     monkeypatch.setitem(sys.modules, "ray", ray)
     assert list(mapped(lambda n: n * n, [3, 1, 2], "ray://pi:10001", str)) == [9, 1, 4]
-    assert ray.begun == [{"address": "ray://pi:10001", "log_to_driver": False}]
+    (begun,) = ray.begun
+    assert (begun["address"], begun["log_to_driver"]) == ("ray://pi:10001", False)
+
+
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
+    def deaf(**_facts):
+        raise ConnectionError("timeout")
+
+    ray = FakeRay([])
+    monkeypatch.setattr(ray, "init", deaf)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(LilliputError, match="no answer from ray://pi:10001: timeout") as refused:
+        list(mapped(str, [1], "ray://pi:10001", str))
+    assert "RAY_AUTH_MODE" in str(refused.value)
+
+
+def test_ray_is_not_begun_for_nothing(monkeypatch):
+    ray = FakeRay([])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert list(mapped(str, [], "ray", str)) == []
+    assert not ray.begun
+
+
+def test_a_ray_that_a_search_began_ends_with_it_and_another_goes_on(monkeypatch):
+    ray = FakeRay([])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    for already in (False, True):
+        if already:
+            ray.init()
+        with ray_ended():
+            list(mapped(str, [1], "ray", str))
+            assert ray.begun
+        assert bool(ray.begun) is already
 
 
 def test_what_is_no_longer_waited_for_is_taken_back_from_ray(monkeypatch):
@@ -190,6 +304,7 @@ def test_what_is_no_longer_waited_for_is_taken_back_from_ray(monkeypatch):
     assert next(results) == 9
     results.close()
     assert [pending() for pending in ray.cancelled] == [1, 4]
+    assert ray.awaited == ray.cancelled, "latency may be measured next"
 
 
 class RayElsewhere(FakeRay):

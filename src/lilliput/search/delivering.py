@@ -26,6 +26,7 @@ from lilliput.search.searching import (
     scales_of,
     training_key,
 )
+from lilliput.search.workers import ray_ended
 
 LISTED = "report.html and report.json of the run that was searched list its members"
 
@@ -48,10 +49,11 @@ def explored(quest: Quest, candidate: Candidate, *, suffix: str) -> Iterator[Can
             f"{quest.stage}: `deliver` names members of a search that is not in this run, so it "
             "is searched first; `lilliput resume` of the run that has them does not search"
         )
-    evolution = evolved(quest)
-    front = evolution.front()
-    _tell(quest, candidate, "front", front)
-    chosen = _chosen(quest, evolution, candidate, f"{candidate.id}-{suffix}")
+    with ray_ended():
+        evolution = evolved(quest)
+        front = evolution.front()
+        _tell(quest, candidate, "front", front)
+        chosen = _chosen(quest, evolution, candidate, f"{candidate.id}-{suffix}")
     beaten = [member for member in chosen.values() if member not in front]
     if beaten:
         _tell(quest, candidate, f"beaten {'+'.join(map(_id, beaten))}", beaten)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -88,15 +89,16 @@ class Evaluations:
         fresh = [g for g, before in zip(genomes, known, strict=True) if before is None]
         work, lost = partial(_guarded, self.score, self.stage), partial(_lost, self.stage)
         results = _until(over, mapped(work, [g.tolist() for g in fresh], self.workers, lost))
-        shown = self.context.progress.track(
-            zip(fresh, results, strict=False), label=label, total=len(fresh)
-        )
-        if self.measure is None:
-            found = {key_of(g): self._kept(g, told) for g, told in shown}
-        else:
+        with closing(results):
+            shown = self.context.progress.track(
+                zip(fresh, results, strict=False), label=label, total=len(fresh)
+            )
+            keep = self._kept if self.measure is None else _as_told
+            judged = [(genome, keep(genome, told)) for genome, told in shown]
+        if self.measure is not None:
             # Nothing is written before it is whole, and nothing else runs while time is taken.
-            judged = list(shown)
-            found = {key_of(g): self._kept(g, told) for g, told in self._with_measured(judged)}
+            judged = [(g, self._kept(g, told)) for g, told in self._with_measured(judged)]
+        found = {key_of(genome): told for genome, told in judged}
         every = {
             key_of(genome): before
             for genome, before in zip(genomes, known, strict=True)
@@ -122,7 +124,11 @@ class Evaluations:
         return f"{self.key} genome {key_of(genome)}"
 
 
-def _until(over: Callable[[], bool], results: Iterator[T]) -> Iterator[T]:
+def _as_told(_genome: Genome, told: dict[str, Any]) -> dict[str, Any]:
+    return told
+
+
+def _until(over: Callable[[], bool], results: Iterator[T]) -> Generator[T, None, None]:
     for result in results:
         yield result
         if over():

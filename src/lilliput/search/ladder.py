@@ -10,14 +10,12 @@ statistics its order would say little.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from lilliput.attempts import attempt
 from lilliput.codec.container import encode
 from lilliput.context import Context
 from lilliput.data.dataset import Split
@@ -186,41 +184,6 @@ def _wholes(sizes: set[int], context: Context) -> dict[int, float]:
 def packed_bytes(network: Network) -> int:
     """Length of the `.lil` file of the network's float file."""
     return len(encode(float_file(network))[0])
-
-
-def climbed(
-    losses: Mapping[str, float],
-    work: Callable[[str], float],
-    context: Context,
-    *,
-    rung: str,
-    stage: str,
-) -> dict[str, float]:
-    """The loss of each on the next rung, done once a run; what fails is left out.
-
-    Args:
-        losses: {name: loss on the last rung}.
-        work: The loss of the one of this name on this rung.
-        context: Journal and progress.
-        rung: Names it in the journal.
-        stage: Whose search it is.
-    """
-    found = {}
-    for name in context.progress.track(list(losses), label=rung, total=len(losses)):
-        done = attempt(
-            f"{stage} {rung} {name}",
-            partial(_as_json, work, name),
-            context,
-            stage=stage,
-            candidate=name,
-        )
-        if done is not None:
-            found[name] = float(done["loss"])
-    return found
-
-
-def _as_json(work: Callable[[str], float], name: str) -> dict[str, Any]:
-    return {"loss": work(name)}
 
 
 def rank_correlation(cheap: Mapping[str, float], dear: Mapping[str, float]) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lilliput.attempts import attempt
+from lilliput.attempts import FAILED, attempt
 from lilliput.candidate import Candidate
 from lilliput.context import Context, SilentJournal, SilentProgress
 from lilliput.errors import Refused
@@ -24,12 +24,13 @@ from lilliput.search.choosing import best, spread_by_loss, with_loss, worth_deli
 from lilliput.search.evaluation import Evaluations, Figures, Scales
 from lilliput.search.evolution import Evolution
 from lilliput.search.genomes import Encoding, Genome, Variant, key_of
-from lilliput.search.ladder import Workshop, climbed, packed_bytes, rank_correlation, trust
+from lilliput.search.ladder import Workshop, packed_bytes, rank_correlation, trust
 from lilliput.search.members import Member
 from lilliput.search.objectives import measured_latencies, widths_key
 from lilliput.search.rungs import metric_in_torch
 from lilliput.search.settings import EvolutionSettings
 from lilliput.search.shrinking import Training
+from lilliput.search.workers import trainers
 
 UNTRAINED_SHARE = 0.25
 """Of the metric: what a candidate may lose before any training, unless a limit is set."""
@@ -234,52 +235,76 @@ def finalists(quest: Quest, evolution: Evolution[Variant]) -> list[Member]:
         sound = [m for m in evolution.archive.values() if not m.outcome.failed]
     sample = spread_by_loss(sound, settings.tau_sample)
     left = sound
-    names = {key_of(np.array(m.genome)): m for m in sound}
     whole = scales_of(quest).whole["loss"]
-    losses = {name: m.outcome.values[0] * whole for name, m in names.items()}
+    losses = {key_of(np.array(m.genome)): m.outcome.values[0] * whole for m in sound}
     below = f"the rung of {min(settings.screen_examples, len(shop.split(10**9)))} examples"
-    for rung, count, work in _rungs(quest, names):
-        left = best(left, goals, count * settings.points)
+    for rung in _rungs(quest):
+        left = best(left, goals, rung.members * settings.points)
         climbing = {key_of(np.array(m.genome)): m for m in [*left, *sample]}
-        found = climbed(
-            {name: losses[name] for name in climbing},
-            work,
-            quest.context,
-            rung=rung,
-            stage=quest.key,
-        )
-        _tell(quest, losses, found, below, rung)
+        found = _climbed(quest, rung, climbing)
+        _tell(quest, losses, found, below, rung.name)
         left = [
             with_loss(m, found[key] / whole)
             for m in left
             if (key := key_of(np.array(m.genome))) in found
         ]
-        below, losses = rung, {**losses, **found}
+        below, losses = rung.name, {**losses, **found}
     return worth_delivering(left, goals, settings.points)
 
 
-def _rungs(
-    quest: Quest, names: Mapping[str, Member]
-) -> Iterator[tuple[str, int, Callable[[str], float]]]:
-    """(name, members for each point, loss of one) of every rung between the first and the last."""
-    settings, shop = quest.settings, quest.shop
-    available = len(quest.context.data.validation)
+@dataclass(frozen=True)
+class Rung:
+    """One between the first and the last.
 
-    def judged(name: str) -> float:
-        variant = quest.variant(names[name])
-        return shop.loss(shop.built(variant), variant, settings.rank_examples)
+    Attributes:
+        name: In words, for the journal and the user.
+        members: That climb to it, for every network that is delivered.
+        score: {"loss"} of a genome; goes to workers.
+        workers: Who evaluates.
+    """
 
-    def trained(name: str) -> float:
-        variant = quest.variant(names[name])
-        key = f"{quest.key} brief {name}"
-        network = shop.trained(variant, quest.training(), epochs=None, key=key)
-        return shop.loss(network, variant, settings.rank_examples or available)
+    name: str
+    members: int
+    score: Callable[[Quest, Genome], Figures]
+    workers: str
 
-    if settings.rank_examples and min(settings.rank_examples, available) > settings.screen_examples:
-        count = min(settings.rank_examples, available)
-        yield f"the rung of {count} examples", ON_SECOND, judged
+
+def _rungs(quest: Quest) -> Iterator[Rung]:
+    settings, context = quest.settings, quest.context
+    count = min(settings.rank_examples, len(context.data.validation))
+    if count > settings.screen_examples:
+        yield Rung(f"the rung of {count} examples", ON_SECOND, judged_again, context.workers)
     if settings.screen_steps:
-        yield f"the rung of {settings.screen_steps} steps", ON_THIRD, trained
+        name = f"the rung of {settings.screen_steps} steps"
+        yield Rung(name, ON_THIRD, trained_briefly, trainers(context))
+
+
+def judged_again(quest: Quest, genome: Genome) -> Figures:
+    """What the rung of more examples says."""
+    variant = quest.encoding.express(genome)
+    return {
+        "loss": quest.shop.loss(quest.shop.built(variant), variant, quest.settings.rank_examples)
+    }
+
+
+def trained_briefly(quest: Quest, genome: Genome) -> Figures:
+    """What is lost after a short training, which depends on the seed and the genome alone."""
+    variant, key = quest.encoding.express(genome), f"{quest.key} brief {key_of(genome)}"
+    network = quest.shop.trained(variant, quest.training(), epochs=None, key=key)
+    examples = quest.settings.rank_examples or len(quest.context.data.validation)
+    return {"loss": quest.shop.loss(network, variant, examples)}
+
+
+def _climbed(quest: Quest, rung: Rung, members: Mapping[str, Member]) -> dict[str, float]:
+    """The loss of each on the rung, done once a run; what fails is left out."""
+    score, key = partial(rung.score, quest.silent()), f"{quest.key} {rung.name}"
+    evaluate = Evaluations(key, quest.stage, score, quest.context, rung.workers)
+    told = evaluate([np.array(m.genome) for m in members.values()], label=rung.name)
+    return {
+        name: float(one["loss"])
+        for name, one in zip(members, told, strict=True)
+        if FAILED not in one
+    }
 
 
 def _tell(

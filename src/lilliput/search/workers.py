@@ -2,21 +2,30 @@
 
 Work goes out as genomes and comes back as figures, in the order in which it was given, so that a
 search does not depend on the number of workers. Only the process that drives it writes anything.
-A worker that dies takes none with it but the item that kills every process it is given to.
+A worker that dies takes none with it but the item that kills every process it is given to. Whoever
+stops asking for results finds the workers idle.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
 
+from lilliput.context import Context
+from lilliput.distill.speed import torch_threads
 from lilliput.errors import LilliputError, Missing
 from lilliput.models.factory import modules_of_files
 
@@ -24,6 +33,19 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 RAY = "ray"
+
+PATIENCE = 60.0
+"""Seconds for Ray to stop what is no longer waited for: one operation, unless a machine is gone."""
+
+
+def trainers(context: Context) -> str:
+    """Who trains briefly: the workers, or "1" where those cannot do what this process can.
+
+    A forked process hangs as soon as it computes with several threads after its parent did, and
+    cannot use a GPU; Ray gives none to who reserves none.
+    """
+    threaded = context.train_threads > 1 and not context.workers.startswith(RAY)
+    return "1" if threaded or context.device != "cpu" else context.workers
 
 
 def mapped(
@@ -39,10 +61,10 @@ def mapped(
 
     Raises:
         Missing: Ray is asked for and not installed.
-        LilliputError: `workers` is neither.
+        LilliputError: `workers` is neither, or no Ray answers.
     """
     if workers.startswith(RAY):
-        return _on_ray(work, items, workers, lost)
+        return _on_ray(work, items, workers, lost) if items else iter(())
     if not workers.isdecimal() or int(workers) < 1:
         raise LilliputError(
             f"no workers {workers!r}", hint="give a number of processes, `ray`, or ray://host:port"
@@ -56,8 +78,18 @@ _work: Callable[[Any], Any] | None = None
 """What the processes of this machine do; they inherit it, for networks cannot all be pickled."""
 
 
-def _begin() -> None:
+def _begin(driver: int) -> None:
+    threading.Thread(target=_end_after, args=[driver], daemon=True).start()
+    # Ctrl-C reaches all of a terminal's processes; the one that drives these ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def _end_after(driver: int) -> None:
+    # A run that was killed may be resumed at once, and measure latency.
+    while os.getppid() == driver:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _do(item: Any) -> Any:
@@ -65,9 +97,21 @@ def _do(item: Any) -> Any:
     return _work(item)
 
 
-def _processes(count: int) -> ProcessPoolExecutor:
+@contextmanager
+def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool; its processes end at once, whatever they are at, when nobody waits any longer."""
+    others = set(multiprocessing.active_children())
     fork = multiprocessing.get_context("fork")
-    return ProcessPoolExecutor(count, mp_context=fork, initializer=_begin)
+    with ProcessPoolExecutor(count, fork, _begin, [os.getpid()]) as pool:
+        try:
+            yield pool
+        except BaseException:
+            # In this order: the pool's own thread trips over what is cancelled and dead at once.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
+                process.join()
+            raise
 
 
 def _in_processes(
@@ -97,9 +141,31 @@ def _alone(item: A, lost: Callable[[A], B]) -> B:
     return lost(item)
 
 
-def _on_ray(
-    work: Callable[[A], B], items: Sequence[A], address: str, lost: Callable[[A], B]
-) -> Iterator[B]:
+@contextmanager
+def ray_ended() -> Iterator[None]:
+    """A Ray that begins inside ends with it: what follows is timed on an idle machine."""
+    before = _ray_runs()
+    try:
+        yield
+    finally:
+        if _ray_runs() and not before:
+            sys.modules[RAY].shutdown()
+
+
+def _ray_runs() -> bool:
+    ray = sys.modules.get(RAY)
+    return ray is not None and bool(ray.is_initialized())
+
+
+def _connected(address: str) -> Any:
+    """Ray, which tells its makers nothing and the user no more than errors.
+
+    Raises:
+        Missing: It is not installed.
+        LilliputError: No cluster answers at the address, or it wants a token.
+    """
+    # Read when it is imported, and by the processes that it starts.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
@@ -108,7 +174,24 @@ def _on_ray(
             hint='pip install "lilliput[ray]"; or give a number of processes',
         ) from error
     if not ray.is_initialized():
-        ray.init(address=None if address == RAY else address, log_to_driver=False)
+        where = None if address == RAY else address
+        try:
+            ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise LilliputError(
+                f"no answer from {address}: {error}",
+                hint="see that it runs; where it asks for a token, set RAY_AUTH_MODE=token",
+            ) from error
+        # It prints deaths of workers to stdout, where a run's JSON goes, and has no switch for it.
+        with suppress(AttributeError):
+            ray._private.worker.print_to_stdstream = lambda *_args, **_facts: None
+    return ray
+
+
+def _on_ray(
+    work: Callable[[A], B], items: Sequence[A], address: str, lost: Callable[[A], B]
+) -> Iterator[B]:
+    ray = _connected(address)
     for code in modules_of_files():
         ray.cloudpickle.register_pickle_by_value(code)
     # Stored once, and fetched once by each node: it holds the network and the examples.
@@ -123,7 +206,8 @@ def _on_ray(
     # By itself, Ray repeats what dies for want of memory without end.
     @ray.remote(num_cpus=1, max_retries=0)  # type: ignore[untyped-decorator,unused-ignore]
     def task(given: Callable[[A], B], item: A) -> B:
-        return given(item)
+        with torch_threads(1):
+            return given(item)
 
     def repeated(item: A) -> B:
         try:
@@ -135,12 +219,16 @@ def _on_ray(
     waiting = deque((item, task.remote(shared, item)) for item in items)
     try:
         while waiting:
-            item, pending = waiting.popleft()
+            item, pending = waiting[0]
             try:
                 result = ray.get(pending)
             except died:
                 result = repeated(item)
+            waiting.popleft()
             yield result
     finally:
-        for _, pending in waiting:
+        left = [pending for _, pending in waiting]
+        for pending in left:
             ray.cancel(pending)
+        if left:
+            ray.wait(left, num_returns=len(left), timeout=PATIENCE)

@@ -231,7 +231,7 @@ class SearchContract:
             JournalFile(tmp_path / "stopped.jsonl") as journal,
             pytest.raises(KeyboardInterrupt),
         ):
-            self.found(stage, tmp_path / "stopped", _Halting(journal, entries // 2))
+            self.found(stage, tmp_path / "stopped", Halting(journal, entries // 2))
         with JournalFile(tmp_path / "stopped.jsonl") as journal:
             resumed = self.found(stage, tmp_path / "stopped", journal)
             done = len(journal.entries)
@@ -252,7 +252,7 @@ class SearchContract:
     task = StepContract.task
 
 
-class _Halting:
+class Halting:
     """A journal that ends everything after so many entries, as Ctrl-C would."""
 
     def __init__(self, journal: JournalFile, most: int) -> None:

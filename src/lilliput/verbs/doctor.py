@@ -23,6 +23,7 @@ PACKAGES = (
     ("onnxscript", "the second exporter", WORKSHOP),
     ("scikit-learn", "the embedded digits", WORKSHOP),
     ("openvino", "an optional runtime", 'pip install "lilliput[openvino]"'),
+    ("ray", "--workers ray", 'pip install "lilliput[ray]"'),
     ("mlflow-skinny", "--track mlflow", 'pip install "lilliput[mlflow]"'),
     ("tensorboardX", "--track tensorboard", 'pip install "lilliput[tensorboard]"'),
 )
