@@ -102,7 +102,7 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """A pool; its processes end at once, whatever they are at, when nobody waits any longer."""
     others = set(multiprocessing.active_children())
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(count, fork, _begin, [os.getpid()]) as pool:
+    with ProcessPoolExecutor(count, fork, _begin, (os.getpid(),)) as pool:
         try:
             yield pool
         except BaseException:
