@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from lilliput.runs.journal import JournalFile
+from lilliput.search.delivering import explored
 from lilliput.search.ladder import Workshop
-from lilliput.search.searching import evolved, explored, finalists
+from lilliput.search.searching import evolved, finalists
 from lilliput.steps.search_bits import SearchBits
 from lilliput.steps.search_filters import SearchFilters
 from lilliput.testing.search_contracts import Halting

@@ -22,7 +22,7 @@ import torch
 from lilliput.candidate import Candidate
 from lilliput.models.factory import build_module
 from lilliput.runs.journal import JournalFile
-from lilliput.search.searching import explored
+from lilliput.search.delivering import explored
 from lilliput.search.workers import mapped, ray_ended
 from lilliput.steps.search_filters import SearchFilters
 from lilliput.testing.tiny import tiny_context, tiny_network
