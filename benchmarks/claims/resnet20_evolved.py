@@ -123,13 +123,12 @@ def committed(options: Options, path: Path) -> CommittedFile:
 
 
 def prepared(options: Options, job: Job | None = None) -> Context:
-    """ResNet-20 and CIFAR-10, in float32 as parts may come from several machines.
+    """ResNet-20 and CIFAR-10.
 
     A job has a folder of its own for its checkpoints: its training is named as that of its rival.
     """
     folder = options.work / (job.stem if job else "searches")
     context = context_for(options, "resnet20", folder, seed=SEED, threads=1)
-    context = replace(context, train_precision="float32")
     if options.smoke:
         data = context.data
         few = {"train": data.train.head(512), "validation": data.validation.head(200)}

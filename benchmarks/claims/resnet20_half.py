@@ -38,13 +38,21 @@ EPOCHS, SMOKE_EPOCHS = 30, 1
 TEACHER, VIEWS = "resnet56", 10
 """The larger network of the same family teaches; its answers to ten augmented epochs are kept."""
 
+SHORT = (
+    "thirty epochs are the hour; cuts by other criteria, and with one to three whole blocks gone, "
+    "were no better after a few hundred steps"
+)
+
 PEER = "torch-pruning 1.6.1, group L2 norm, fine-tuned with cross-entropy"
 
 
 def run(options: Options) -> Claim:
-    """Every seed with both tools, two trainings side by side, a thread each."""
+    """Two trainings side by side, a thread each.
+
+    The peer has one seed: it loses more than a point more, where seeds differ by tenths.
+    """
     seeds = options.seeds[:1] if options.smoke else options.seeds
-    jobs = [(name, seed) for seed in seeds for name in ("ours", PEER)]
+    jobs = [(PEER, seeds[0]), *(("ours", seed) for seed in seeds)]
     workers = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
     with workers as pool:
         made = dict(
@@ -58,9 +66,10 @@ def run(options: Options) -> Claim:
         options.log(f"seed {seed}, {name}: {loss.value:.2f} points lost")
     mine = [m for (name, _), m in made.items() if name == "ours"]
     return Claim(
-        says="ResNet-20 on CIFAR-10 at half its multiply-adds loses at most 0.7 points",
+        says="ResNet-20 on CIFAR-10 at half its multiply-adds, taught by ResNet-56, loses at most "
+        "0.7 points",
         rows=(
-            spread("points lost", of(lost, "ours"), "points", "<= 0.7"),
+            limited(spread("points lost", of(lost, "ours"), "points", "<= 0.7")),
             most_macs(made, "ours", f"<= {MAX_MACS:g}"),
             Row(
                 name="minutes, longest",
@@ -141,16 +150,22 @@ def most_macs(made: Mapping[tuple[str, int], Made], name: str, goal: str | None)
 
 
 def spread(name: str, values: list[float], unit: str, goal: str | None) -> Row:
-    """The mean over seeds, with the least and the largest as its interval."""
+    """The mean over seeds, with the least and the largest as its interval where there are more."""
+    several = len(values) > 1
     return Row(
         name=name,
         figure=mean(values),
-        interval=(min(values), max(values)),
+        interval=(min(values), max(values)) if several else None,
         unit=unit,
         goal=goal,
         seeds=len(values),
-        note="interval: least and largest of the seeds",
+        note="interval: least and largest of the seeds" if several else None,
     )
+
+
+def limited(row: Row) -> Row:
+    """With the reason where the goal is missed."""
+    return row if row.holds else row.model_copy(update={"limits": SHORT})
 
 
 def prepared(options: Options, seed: int) -> Context:
@@ -197,7 +212,7 @@ def verify(options: Options) -> Claim:
     return Claim(
         says="the committed files, scored again",
         rows=(
-            spread("points lost", lost, "points", "<= 0.7"),
+            limited(spread("points lost", lost, "points", "<= 0.7")),
             Row(name="multiply-adds", figure=max(macs), unit="MACs", goal=f"<= {MAX_MACS:g}"),
         ),
     )
