@@ -22,6 +22,7 @@ from lilliput.distill.sources import Examples
 from lilliput.errors import LilliputError
 from lilliput.network import Network
 from lilliput.testing import tiny_context, tiny_network
+from lilliput.testing.tiny import TinyResidual
 
 SCHEDULE = Schedule(epochs=3, learning_rate=0.05)
 
@@ -89,6 +90,16 @@ def test_a_training_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -
     with pytest.raises(Killed):
         run(tmp_path / "killed", stop_after_two)
     assert torch.equal(run(tmp_path / "killed"), run(tmp_path / "undisturbed"))
+
+
+def test_a_checkpoint_of_another_network_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    context = tiny_context(tmp_path, checkpoints=tmp_path)
+    terms = [Truth(context.task)]
+    train(tiny_network(), terms, source(context), SCHEDULE, context, key="a")
+    wider = replace(tiny_network(), module=TinyResidual(16))
+    with pytest.raises(LilliputError, match="another network") as told:
+        train(wider, terms, source(context), SCHEDULE, context, key="a")
+    assert "a.training.pt" in str(told.value)
 
 
 class Killing(SilentProgress):

@@ -320,6 +320,10 @@ def _memory_format(network: Network) -> torch.memory_format:
     return torch.channels_last if pictures and not groups else torch.contiguous_format
 
 
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()
+
+
 class _Checkpoint:
     """The state after the last finished epoch, replaced atomically; nothing without a folder."""
 
@@ -328,11 +332,22 @@ class _Checkpoint:
         self.path = None if folder is None else folder / f"{safe}.training.pt"
 
     def restore(self, job: _Job) -> int:
-        """Load the state and return the number of finished epochs (0 without a checkpoint)."""
+        """Load the state and return the number of finished epochs (0 without a checkpoint).
+
+        Raises:
+            LilliputError: It is the checkpoint of another network.
+        """
         if self.path is None or not self.path.exists():
             return 0
         stored = torch.load(self.path, weights_only=True)
-        job.load_state(stored["state"])
+        try:
+            job.load_state(stored["state"])
+        except (RuntimeError, ValueError) as error:
+            raise LilliputError(
+                f"the checkpoint is of a training of another network ({_last_line(error)})",
+                at=str(self.path),
+                hint="delete it to begin anew, or go on with the settings that it was begun with",
+            ) from error
         return int(stored["epoch"])
 
     def save(self, job: _Job, epoch: int) -> None:
