@@ -20,7 +20,7 @@ def refusals(stages: Sequence[Stage], context: Context) -> list[LilliputError]:
     """What the stages that work on what the original is, a network or a file, say against it.
 
     The original stands for what earlier stages will make of it: they take parts away, so that a
-    layer which is missing now is missing then.
+    layer which is missing now is missing then. After one that makes new layers none is asked.
 
     Returns:
         One error a stage, with its place in the recipe; none if all can be done.
@@ -30,12 +30,13 @@ def refusals(stages: Sequence[Stage], context: Context) -> list[LilliputError]:
     chain = check_chain(listed, start)
     if chain:
         return [_in_recipe(mistake) for mistake in chain]
-    asked = (
-        (place, _refusal(stage, original, context))
-        for place, stage in one_by_one(listed)
-        if stage.takes == start
-    )
-    return [_in_recipe((place, error)) for place, error in asked if error is not None]
+    found = []
+    for place, stage in one_by_one(listed):
+        error = _refusal(stage, original, context) if stage.takes == start else None
+        found += [_in_recipe((place, error))] if error is not None else []
+        if stage.renames:
+            break
+    return found
 
 
 def _refusal(stage: Stage, original: Candidate, context: Context) -> LilliputError | None:

@@ -195,3 +195,16 @@ def test_check_asks_every_stage_and_tells_all_that_they_refuse(home: Path) -> No
     assert "matches '1.convv'" in globs
     assert blocks.startswith("stages[2].prune_blocks: 'haed' is no block that can go\n  → ")
     assert size.startswith("the budget of 1 B is below the minimum of")
+
+
+def test_check_refuses_no_name_that_an_earlier_stage_may_make(home: Path) -> None:
+    recipe = {
+        "model": f"{home}/net.py:build",
+        "data": f"{home}/photos.py:examples",
+        "task": "classification",
+    }
+    rewrite: object = {"run_dct": {"layers": ["stem"], "keep": 4, "epochs": 0}}
+    narrow: object = {"prune_channels": {"ratio": 0.1, "protect": ["stem.mix"]}}
+    check(Recipe.model_validate({**recipe, "stages": [rewrite, narrow, "export"]}))
+    with pytest.raises(LilliputError, match=r"stem\.mix"):
+        check(Recipe.model_validate({**recipe, "stages": [narrow, rewrite, "export"]}))

@@ -25,7 +25,8 @@ class Stage(BaseModel):
 
     `name` is the recipe's word for it. `takes` and `gives` say whether it works on torch networks
     or on files, so that a recipe's chain is checked before anything runs. `source` is the paper
-    and section that it implements, or why there is none.
+    and section that it implements, or why there is none. `renames` says that layers come out of it
+    that had no such names before.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class Stage(BaseModel):
     takes: ClassVar[Kind]
     gives: ClassVar[Kind]
     source: ClassVar[str] = ""
+    renames: ClassVar[bool] = False
 
     def requires(self, candidate: Candidate, context: Context) -> None:
         """Raise `Refused`, with a way out, if this candidate cannot be handled."""

@@ -49,6 +49,7 @@ class RunDct(Step):
     name: ClassVar[str] = "run_dct"
     takes: ClassVar[Kind] = "network"
     gives: ClassVar[Kind] = "network"
+    renames: ClassVar[bool] = True
     source: ClassVar[str] = (
         "Wang et al., CNNpack, NIPS 2016, section 3.3; with the same bases for all kernels of a "
         "layer, which is ours"
