@@ -178,9 +178,11 @@ def test_processes_end_with_the_one_that_drives_them(tmp_path):
 
 
 @pytest.mark.parametrize("cut_short", [False, True])
-def test_no_process_lives_while_latency_is_measured(journalled, tmp_path, cut_short):
+def test_no_process_lives_while_latency_is_measured(journalled, cut_short):
+    before = set(multiprocessing.active_children())
+
     def measure(genomes):
-        assert multiprocessing.active_children() == []
+        assert set(multiprocessing.active_children()) <= before
         return [{"latency": 0.5} for _ in genomes]
 
     def scored(genome):
