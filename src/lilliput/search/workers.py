@@ -108,9 +108,13 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
         except BaseException:
             # In this order: the pool's own thread trips over what is cancelled and dead at once.
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
+            ours = set(multiprocessing.active_children()) - others
+            for process in ours:
                 process.kill()
-                process.join()
+            # The pool's thread waits for them too: who of the two comes second is told nothing
+            # until the first has written down what it saw.
+            while any(process.is_alive() for process in ours):
+                time.sleep(0.001)
             raise
 
 
