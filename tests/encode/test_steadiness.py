@@ -22,7 +22,7 @@ from lilliput.encode.steadiness import UNSTEADY, unsteadiness
 from lilliput.preprocessing import IDENTITY
 from lilliput.steps.export import Export
 from lilliput.steps.quantize import Quantize
-from lilliput.testing import tiny_context
+from lilliput.testing import Heard, tiny_context
 
 PLAIN = Settings(saturating=False, ranges="minmax", equalize=False, rounding="nearest")
 EXAMPLES = np.random.default_rng(5).normal(0, 1, (48, 3, 8, 8)).astype(np.float32)
@@ -84,19 +84,6 @@ def test_halves_that_agree_are_steady_and_halves_that_do_not_are_told(
     assert unsteadiness(state, fed(uneven, 4)) > 0.5
     assert unsteadiness(state, fed(uneven, 1)) > 0.5
     assert unsteadiness(state, fed(EXAMPLES[:1], 1)) == 0.0
-
-
-class Heard:
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def track(self, items, *, label, total=None):  # type: ignore[no-untyped-def]
-        yield from items
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def uneven(context: Context) -> Context:

@@ -17,7 +17,7 @@ from lilliput.network import Network
 from lilliput.pipeline import execute
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
-from lilliput.testing import tiny_context
+from lilliput.testing import Heard, tiny_context
 from lilliput.testing.tiny import TinyResidual
 from lilliput.verbs.check import check
 
@@ -145,19 +145,6 @@ def test_taking_the_pace_changes_neither_the_network_nor_the_random_numbers(
     assert all(torch.equal(before[name], t) for name, t in network.module.state_dict().items())
 
 
-class Told:
-    """Keeps the lines that are said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def track(self, items, *, label, total=None):  # type: ignore[no-untyped-def]
-        yield from items
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
 def test_the_plan_and_the_run_say_how_long_it_takes(home: Path) -> None:
     recipe = Recipe.model_validate(
         {
@@ -170,7 +157,7 @@ def test_the_plan_and_the_run_say_how_long_it_takes(home: Path) -> None:
     plan = check(recipe)
     assert f"time      {told(plan.forecast.whole)}; no --time-budget is set" in str(plan)
     assert 0 < plan.forecast.stages[0][0] < plan.forecast.stages[0][1] < 60
-    watched = Told()
+    watched = Heard()
     with RunFolder.create(home / "run", recipe) as folder:
         execute(recipe, folder, watched)
         journalled = folder.journal.recall("how long it takes")

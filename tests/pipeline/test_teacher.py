@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lilliput.candidate import Candidate
-from lilliput.context import Context, SilentProgress
+from lilliput.context import Context
 from lilliput.errors import LilliputError, Mistakes, Refused
 from lilliput.network import Network
 from lilliput.pipeline import execute
@@ -22,7 +22,7 @@ from lilliput.steps.base import STAGES, Step
 from lilliput.steps.distill import Distill
 from lilliput.steps.export import Export
 from lilliput.teacher import introduced, load_teacher
-from lilliput.testing import tiny_context, tiny_network
+from lilliput.testing import Heard, tiny_context, tiny_network
 from lilliput.testing.contracts import fingerprint
 from lilliput.testing.tiny import TinyResidual
 from lilliput.verbs.compress import check_goals, recipe_for
@@ -172,18 +172,13 @@ def test_a_run_introduces_its_teacher_and_compress_passes_it_on(home: Path) -> N
     )
     stages = (Distill(**BRIEF), Export())
     recipe = Recipe.parse(recipe.model_copy(update={"stages": stages}).dump())
-    told: list[str] = []
-
-    class Told(SilentProgress):
-        def say(self, line: str) -> None:
-            told.append(line)
-
+    told = Heard()
     with RunFolder.create(home / "run", recipe) as folder:
-        execute(recipe, folder, Told())
+        execute(recipe, folder, told)
     kept = Recipe.read(home / "run/recipe.yaml").teacher
     assert kept is not None
     assert kept.weights == str(home / "big.safetensors")
-    assert any("the teacher" in line and "validation examples" in line for line in told)
+    assert any("the teacher" in line and "validation examples" in line for line in told.lines)
 
 
 def test_mistakes_with_a_teacher_are_told_before_anything_is_spent(home: Path) -> None:

@@ -120,14 +120,18 @@ def seconds_an_answer(network: Network, context: Context) -> tuple[float, float]
 
 def _pass(module: nn.Module, inputs: tuple[Tensor, ...], gear: Gear) -> float:
     """Seconds of one forward and backward pass; torch's random numbers go on as if without it."""
-    coarse = gear.precision == "bfloat16"
     with torch_threads(gear.threads), torch.random.fork_rng(devices=[]):
         began = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=coarse):
+        with computed_in(gear.precision):
             output = flat_outputs(module(*inputs))[0]
         loss = output.float().square().mean()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         return time.perf_counter() - began
+
+
+def computed_in(precision: Precision) -> torch.autocast:
+    """Convolutions and matrix products inside are computed in this precision."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from lilliput.atomic import write_atomically
 from lilliput.meter.host import fingerprint
 from lilliput.meter.statistics import Runs
 from lilliput.noun import Noun
@@ -62,12 +62,9 @@ def kept(
     if file.is_file():
         return noun.model_validate_json(file.read_text())
     found = work()
-    folder.mkdir(parents=True, exist_ok=True)
     # Another process may have found it meanwhile: the first figures stay, so that all agree.
     if not file.is_file():
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(found.model_dump_json(indent=1))
-        partial.replace(file)
+        write_atomically(file, found.model_dump_json(indent=1).encode())
     return noun.model_validate_json(file.read_text())
 
 

@@ -21,11 +21,16 @@ def with_short_forms(plain: Mapping[str, Any]) -> dict[str, Any]:
     for section in MODELS:
         model = full.get(section)
         if isinstance(model, str):
-            is_file = Path(model).suffix.lower() in (".onnx", ".pt2")
-            full[section] = {"file" if is_file else "factory": model}
+            full[section] = model_section(model)
     if isinstance(full.get("data"), str):
         full["data"] = {"source": full["data"]}
     return full
+
+
+def model_section(model: str) -> dict[str, Any]:
+    """The section of what the user calls a model: a `.onnx` or `.pt2` file, or a factory."""
+    is_file = Path(model).suffix.lower() in (".onnx", ".pt2")
+    return {"file" if is_file else "factory": model}
 
 
 def placed(plain: Mapping[str, Any], home: Path) -> dict[str, Any]:

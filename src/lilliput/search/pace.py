@@ -13,7 +13,7 @@ from lilliput.context import Context, Precision
 from lilliput.distill.answers import affordable
 from lilliput.distill.loop import Schedule
 from lilliput.distill.sources import Source
-from lilliput.distill.speed import Gear, pass_seconds, torch_threads
+from lilliput.distill.speed import Gear, computed_in, pass_seconds, torch_threads
 from lilliput.network import Network, flat_outputs
 
 
@@ -43,8 +43,8 @@ def teacher_seconds(
     teacher: Network, inputs: tuple[Tensor, ...], steps: int, precision: Precision
 ) -> float:
     """Seconds of one of its answers in the precision of the training; 0 if they cannot be kept."""
-    seconds, coarse = 0.0, precision == "bfloat16"
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=coarse):
+    seconds = 0.0
+    with torch.no_grad(), computed_in(precision):
         for _ in range(2):
             began = time.perf_counter()
             answer = flat_outputs(teacher.module(*inputs))[0]

@@ -14,6 +14,7 @@ from lilliput.distill.coefficients import Coefficients
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import LossTerm
 from lilliput.distill.sources import Examples
+from lilliput.distill.teaching import check_teachable
 from lilliput.effort import Effort
 from lilliput.errors import Refused
 from lilliput.frequency.bases import Kind as Basis
@@ -88,13 +89,8 @@ class PackDct(Step):
                 hint="it packs torch's own Conv2d and Linear; leave the stage out",
             )
         self._thresholds(network, ())
-        if not self.epochs:
-            return
-        if context.data.split("train").targets is None and context.teacher is None:
-            raise Refused(
-                "pack_dct has nothing to learn from: no labels, and the original is a file",
-                hint="give `epochs: 0`, or an original that is a torch network",
-            )
+        if self.epochs:
+            check_teachable(context)
 
     def effort(self, context: Context) -> Effort:
         epochs = float(self.rounds * self.epochs)

@@ -14,6 +14,7 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.sources import Examples
+from lilliput.distill.teaching import check_teachable
 from lilliput.errors import Refused
 from lilliput.frequency.counts import Counts, as_many_as_cost_no_more
 from lilliput.frequency.running import FrequencyConv2d, Ranked, can_run, ranked
@@ -99,11 +100,8 @@ class RunDct(Step):
                 "`keep_latency` is a goal in time",
                 hint="give `energy`, or a target that files are deployed on",
             )
-        if self.epochs and context.teacher is None and context.data.train.targets is None:
-            raise Refused(
-                "run_dct has nothing to learn from: no labels, and the original is a file",
-                hint="give `epochs: 0`, or an original that is a torch network",
-            )
+        if self.epochs:
+            check_teachable(context)
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         network = candidate.the_network()

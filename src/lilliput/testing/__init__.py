@@ -17,11 +17,12 @@ from lilliput.testing.contracts import (
     TaskContract,
 )
 from lilliput.testing.search_contracts import EncodingContract, SearchContract
-from lilliput.testing.tiny import tiny_context, tiny_data, tiny_network
+from lilliput.testing.tiny import Heard, tiny_context, tiny_data, tiny_network
 
 __all__ = [
     "EditContract",
     "EncodingContract",
+    "Heard",
     "RuntimeContract",
     "SearchContract",
     "StepContract",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lilliput.artifact import TensorSpec
 from lilliput.candidate import Candidate
-from lilliput.context import Context
+from lilliput.context import Context, SilentProgress
 from lilliput.data.dataset import Dataset, Split
 from lilliput.network import Network
 from lilliput.preprocessing import Preprocessing
@@ -67,6 +67,16 @@ class TinyUpscaler(nn.Module):
         x = torch.relu(self.second(torch.relu(self.first(x))))
         pictures: Tensor = self.shuffle(self.last(x))
         return pictures
+
+
+class Heard(SilentProgress):
+    """Keeps the lines that are said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def tiny_data(task: str = "classification", *, seed: int = 0) -> Dataset:

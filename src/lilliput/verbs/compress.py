@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.budget import Budget
-from lilliput.context import Progress, SilentProgress
+from lilliput.context import Context, Progress, SilentProgress
 from lilliput.errors import LilliputError, Mistakes, Refused
 from lilliput.meter.host import native_precision, usable_cores
-from lilliput.planning import Form, Plan, stages_for
+from lilliput.planning import Bounds, Form, Plan, stages_for
 from lilliput.preprocessing import Preprocessing
 from lilliput.recipe import Recipe
 from lilliput.recipe.document import NOT_TAUGHT
+from lilliput.recipe.paths import model_section
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.result import RunResult
 from lilliput.target import Target
@@ -89,7 +90,7 @@ def compress(
     watched, trackers = progress or SilentProgress(), chosen(track)
     if time_budget_minutes is None and epochs is None:
         watched.say("no --time-budget: a quick pass; more time finds better files")
-    check_goals(recipe)
+    _checked(recipe)
     from lilliput.pipeline import execute
 
     with (
@@ -146,8 +147,7 @@ def recipe_for(
 
 
 def _section(model: str, weights: Path | str | None) -> dict[str, Any]:
-    named = "file" if Path(model).suffix in (".onnx", ".pt2") else "factory"
-    return {named: model, "weights": None if weights is None else str(weights)}
+    return {**model_section(model), "weights": None if weights is None else str(weights)}
 
 
 def check_goals(recipe: Recipe) -> Plan:
@@ -161,6 +161,23 @@ def check_goals(recipe: Recipe) -> Plan:
         Mistakes: Several of these.
     """
     from lilliput.forecast import foreseen
+
+    context, bounds, warnings = _checked(recipe)
+    return Plan(
+        name=recipe.model.name,
+        bounds=bounds,
+        data=context.data,
+        target=recipe.target,
+        budget=recipe.budget,
+        stages=tuple(stage.described() for stage in recipe.stages),
+        minutes=recipe.time_budget_minutes,
+        forecast=foreseen(recipe.stages, context),
+        warnings=warnings,
+    )
+
+
+def _checked(recipe: Recipe) -> tuple[Context, Bounds, tuple[str, ...]]:
+    """What the recipe names, opened, its bounds and warnings; raises as `check_goals` does."""
     from lilliput.opening import context_of, input_warnings, load_examples, load_original
     from lilliput.planning import bounds_of, unreachable
     from lilliput.requirements import refusals
@@ -175,14 +192,4 @@ def check_goals(recipe: Recipe) -> Plan:
     mistakes += unreachable(bounds, recipe.budget)
     if mistakes:
         raise mistakes[0] if len(mistakes) == 1 else Mistakes(mistakes)
-    return Plan(
-        name=recipe.model.name,
-        bounds=bounds,
-        data=loaded,
-        target=recipe.target,
-        budget=recipe.budget,
-        stages=tuple(stage.described() for stage in recipe.stages),
-        minutes=recipe.time_budget_minutes,
-        forecast=foreseen(recipe.stages, context),
-        warnings=warnings,
-    )
+    return context, bounds, warnings
