@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [--smoke] [--verify] [--seeds N]`, `--list`, `--table [--check]`."""
+"""`python -m benchmarks NAME [--smoke | --verify | --settle] [--seeds N]`, `--list`, `--table`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one(name: str, asked: argparse.Namespace, given: Sequence[str]) -> int:
     options = harness.Options(name=name, smoke=asked.smoke, seeds=tuple(range(asked.seeds)))
     command = ["python", "-m", "benchmarks", *given]
-    claim = harness.run(options, command=command, verify=asked.verify)
+    claim = harness.run(options, command=command, verify=asked.verify or asked.settle)
     print(tables.table(claim))
+    for row in harness.settle(claim) if asked.settle else ():
+        print(f"settled: {row.name} ({row.isa}): {tables.figure_text(row)}")
     for row in claim.missed:
         print(f"missed: {row.name}: {tables.figure_text(row)}, goal {row.goal}")
     return 1 if claim.missed and not asked.smoke else 0
@@ -52,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("claims", nargs="*", metavar="NAME", help="claims to run")
     parser.add_argument("--smoke", action="store_true", help="a minute-long version, for CI")
     parser.add_argument("--verify", action="store_true", help="measure the committed files again")
+    parser.add_argument(
+        "--settle", action="store_true", help="verify, and fill the result's open rows with it"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds to repeat with")
     parser.add_argument("--list", action="store_true", help="name the claims")
     parser.add_argument("--table", action="store_true", help="rewrite the tables of README, docs")

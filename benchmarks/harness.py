@@ -263,6 +263,27 @@ def run(options: Options, *, command: Sequence[str], verify: bool = False) -> Cl
     return claim
 
 
+def settle(verified: Claim, *, home: Path = HOME) -> tuple[Row, ...]:
+    """The committed result's open rows that a verification has figures for, now filled in.
+
+    They are the committed files' own figures, taken on a machine of a class that had none yet;
+    rows that were judged before stay as they are.
+    """
+    claim = read(verified.claim, home=home)
+    found = {(row.name, row.isa): row for row in verified.rows if row.isa}
+    machine = verified.conditions.get("machine")
+
+    def settled(row: Row) -> Row:
+        here = found.get((row.name, row.isa or ""))
+        if row.figure is not None or here is None or here.figure is None:
+            return row
+        return here.model_copy(update={"machine": machine, "goal": row.goal})
+
+    rows = tuple(map(settled, claim.rows))
+    write(claim.model_copy(update={"rows": rows}), result_path(claim.claim, home))
+    return tuple(new for new, old in zip(rows, claim.rows, strict=True) if new is not old)
+
+
 def conditions(command: Sequence[str], *, seconds: float, options: Options) -> dict[str, Any]:
     """Machine, versions, command, seeds, date and duration."""
     machine = host.fingerprint()

@@ -119,6 +119,30 @@ def test_another_machine_keeps_its_rows(home: Path, monkeypatch: pytest.MonkeyPa
     assert claim.missed == (by_isa["avx2"],)
 
 
+def test_a_verification_fills_only_rows_that_are_open(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goals = {"vnni": ">= 2.7", "avx2": ">= 2.2"}
+
+    def measured(isa: str, figure: float, *, verify: bool) -> Claim:
+        monkeypatch.setattr("lilliput.meter.host.isa_class", lambda _flags: isa)
+        rows = harness.per_isa("ratio", figure, goals, unit="×")
+        claim = Claim(says="s", rows=(Row(name="lost", figure=figure), *rows))
+        add_claim(home, monkeypatch, "c", run=lambda _: claim, verify=lambda _: claim)
+        return harness.run(Options(name="c", home=home), command=[], verify=verify)
+
+    measured("vnni", 2.9, verify=False)
+    verified = measured("avx2", 2.4, verify=True)
+    (row,) = harness.settle(verified, home=home)
+    assert (row.isa, row.figure, row.holds) == ("avx2", 2.4, True)
+    claim = harness.read("c", home=home)
+    assert [r.figure for r in claim.rows] == [2.9, 2.9, 2.4]
+    assert claim.conditions["machine"]["isa"] == "vnni"
+    assert claim.rows[2].machine is not None
+    assert claim.rows[2].machine["isa"] == "avx2"
+    assert harness.settle(verified, home=home) == ()
+
+
 def test_a_machine_of_another_class_is_stated_without_a_goal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
