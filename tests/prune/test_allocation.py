@@ -97,10 +97,21 @@ def test_global_ranking_depends_on_how_groups_are_made_comparable():
     assert mean.kept[first] < 8
     saved = [analysis.macs() - analysis.macs(g.classes[:1]) for g in (first, second)]
     scores[list(first.classes)] = saved[0] * np.linspace(1, 2, 8)
-    scores[list(second.classes)] = saved[1] * np.linspace(3, 4, 12)
+    scores[list(second.classes)] = saved[1] * np.linspace(6, 8, 12)
     by_macs = allocate(analysis, scores, Policy(normalise="macs"), ratio=0.3)
     assert by_macs.kept[first] == 8 - 6
     assert by_macs.kept[second] == 12
+
+
+def test_no_group_is_worn_through_by_low_scores():  # users-ask 15
+    """What a channel does while others are there says little when it is the last but one."""
+    _, analysis, scores = prepared("plain")
+    first, second = analysis.prunable  # 8 and 12 classes
+    scores[list(first.classes)], scores[list(second.classes)] = 10.0, 3.0
+    shallow = allocate(analysis, scores, Policy(normalise="none"), ratio=0.3)
+    assert (shallow.kept[first], shallow.kept[second]) == (8, 6)
+    deep = allocate(analysis, scores, Policy(normalise="none"), ratio=0.65)
+    assert (deep.kept[first], deep.kept[second]) == (5, 2)
 
 
 @pytest.mark.parametrize("multiple", [2, 4])

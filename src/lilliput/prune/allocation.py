@@ -1,4 +1,9 @@
-"""How many channels each group loses, so that a goal is met: in closed form, nothing is run."""
+"""How many channels each group loses, so that a goal is met: in closed form, nothing is run.
+
+Source: Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning", ICLR 2021, section 3.
+Differs: a score counts as much more as its group has less left, where the paper's is divided by
+what is left alone; so groups are still compared by what their channels do and cost.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +38,10 @@ class Policy:
     `protected` classes stay; each group keeps at least `min_width` classes. `scope` ranks all
     classes together ("global") or takes the same share of every group ("local"). Scores of
     different groups are made comparable by `normalise`: divided by the group's mean, or by the
-    multiply-adds that the class takes with it, or not at all. `round_width` is the width grid.
+    multiply-adds that the class takes with it, or not at all. Ranked together, each score is
+    multiplied by its group's sum over what the dearer ones and itself come to: scores say what one
+    channel does while the others are there, and no group is worn through. `round_width` is the
+    width grid.
     """
 
     scope: Literal["global", "local"] = "global"
@@ -108,6 +116,12 @@ def _least(
     return chooser.refilled(chooser.first(low), lambda classes: cost(classes) <= goal)
 
 
+def _scarcity(ascending: Scores) -> Scores:
+    """The sum of all scores over the sum of those not lower: 1 for the first that goes."""
+    left = np.cumsum(ascending[::-1])[::-1]
+    return np.divide(left[0], left, out=np.ones_like(left), where=left > 0)
+
+
 class _Chooser:
     """The order in which classes go, and what a prefix of it comes to on the width grid."""
 
@@ -133,7 +147,7 @@ class _Chooser:
     def _keyed(self, group: Group, scores: Scores) -> Iterator[tuple[float, int]]:
         """Sorting keys of all classes that may go; the group's dearest ones are left out."""
         ranked = self.ranked[group]
-        values = self._comparable(group, scores[ranked])
+        values = self._comparable(group, scores[ranked]) * _scarcity(scores[ranked])
         for place, number in enumerate(ranked[: len(ranked) - self.least(group)]):
             share = (place + 1) / len(ranked)
             yield (share if self.policy.scope == "local" else float(values[place])), number
