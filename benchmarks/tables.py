@@ -7,10 +7,10 @@ between them is replaced.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.harness import HOME, ROOT, Claim, Row, read
+from benchmarks.harness import HOME, ROOT, Claim, Peer, Row, read
 
 _BLOCK = re.compile(
     r"(?P<open><!-- claims:(?P<name>[a-z0-9-]+) -->\n).*?(?P<close><!-- /claims:(?P=name) -->)",
@@ -55,35 +55,45 @@ def renewed(text: str, *, home: Path = HOME) -> str:
 
 
 def table(claim: Claim) -> str:
-    """The claim as Markdown: its sentence, a row a figure, how to run it again."""
-    cells = [("", "figure", "goal", "holds"), ("---", "---", "---", "---"), *_rows(claim)]
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    """The claim as Markdown: its sentence, a row a figure, its peers, how to run it again."""
+    head = ("", "figure", "goal", "holds")
     limits = [f"- {row.name}: {row.limits}" for row in claim.rows if row.limits]
     said = claim.conditions
     machine = said.get("machine", {})
     where = f"{machine.get('cpu', '?')} ({machine.get('isa', '?')}), {said.get('date', '?')[:10]}"
-    again = f"`python -m benchmarks {claim.claim}` ({said.get('seconds', 0):.0f} s; {where})"
-    blocks = [claim.says + ".", "\n".join(lines), *(["\n".join(limits)] if limits else []), again]
-    return "\n" + "\n\n".join(blocks) + "\n\n"
+    blocks = [
+        claim.says + ".",
+        _markdown(head, (_cells(row) for row in claim.rows)),
+        "\n".join(limits),
+        _beside(claim.peers) if claim.peers else "",
+        f"`python -m benchmarks {claim.claim}` ({said.get('seconds', 0):.0f} s; {where})",
+    ]
+    return "\n" + "\n\n".join(filter(None, blocks)) + "\n\n"
 
 
-def _rows(claim: Claim) -> Iterator[tuple[str, ...]]:
-    for row in claim.rows:
-        yield _cells(row.name, row)
-    for peer in claim.peers:
-        if len(peer.rows) == 1:
-            yield _cells(f"{peer.name}: {peer.rows[0].name}", peer.rows[0])
-            continue
-        figures = (f"{_label(row.name, row)}: {figure_text(row)}" for row in peer.rows)
-        yield peer.name, "<br>".join(figures), "", ""
+def _beside(peers: Sequence[Peer]) -> str:
+    """A row a peer and a column a figure; the other way round where that is narrower."""
+    found = {peer.name: {_label(row): figure_text(row) for row in peer.rows} for peer in peers}
+    names = list(found)
+    labels = list(dict.fromkeys(label for figures in found.values() for label in figures))
+    if len(labels) > len(names):
+        rows = [(label, *(found[name].get(label, "") for name in names)) for label in labels]
+        return _markdown(("beside it", *names), rows)
+    rows = [(name, *(found[name].get(label, "") for label in labels)) for name in names]
+    return _markdown(("beside it", *labels), rows)
 
 
-def _cells(name: str, row: Row) -> tuple[str, ...]:
-    return _label(name, row), figure_text(row), row.goal or "", _HOLDS[row.holds]
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
-def _label(name: str, row: Row) -> str:
-    return name + (f" ({row.isa})" if row.isa else "")
+def _cells(row: Row) -> tuple[str, ...]:
+    return _label(row), figure_text(row), row.goal or "", _HOLDS[row.holds]
+
+
+def _label(row: Row) -> str:
+    return row.name + (f" ({row.isa})" if row.isa else "")
 
 
 def figure_text(row: Row) -> str:

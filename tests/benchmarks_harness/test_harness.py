@@ -200,7 +200,9 @@ def test_tables_are_written_from_results(home: Path) -> None:
         Row(name="multiply-adds", figure=20.1e6, unit="MACs", goal="<= 20.0e6", limits="one layer"),
         Row(name="ratio", figure=None, goal=">= 2", isa="vnni"),
     )
-    peers = (Peer(name="other 1.0", rows=(Row(name="lost", figure=2.0, unit="points"),)),)
+    lost = Row(name="lost", figure=2.0, unit="points")
+    bytes_ = Row(name="size", figure=4e5, unit="B")
+    peers = (Peer(name="other 1.0", rows=(lost,)), Peer(name="third", rows=(bytes_, lost)))
     claim = Claim(claim="half", says="Half the work", rows=rows, peers=peers)
     harness.write(claim, harness.result_path("half", home))
     page = home / "page.md"
@@ -212,11 +214,18 @@ def test_tables_are_written_from_results(home: Path) -> None:
     assert "| multiply-adds | 20.1 M MACs | <= 20.0e6 | **no** |" in text
     assert "- multiply-adds: one layer" in text
     assert "| ratio (vnni) | open | >= 2 |  |" in text
-    assert "| other 1.0: lost | 2 points |  |  |" in text
+    assert "| beside it | lost | size |\n| --- | --- | --- |" in text
+    assert "| other 1.0 | 2 points |  |\n| third | 2 points | 400 kB |" in text
     assert text.startswith("before\n")
     assert text.endswith("<!-- /claims:half -->\nafter\n")
     assert "stale words" not in text
     assert tables.stale([page], home=home) == []
+
+
+def test_many_figures_of_few_peers_are_rows() -> None:
+    rows = (Row(name="lost", figure=2.0), Row(name="ratio", figure=3.0))
+    text = tables.table(Claim(claim="c", says="s", rows=rows, peers=(Peer(name="one", rows=rows),)))
+    assert "| beside it | one |\n| --- | --- |\n| lost | 2 |\n| ratio | 3 |" in text
 
 
 def test_a_table_without_a_result_is_an_error(home: Path) -> None:
