@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from numpy import float64
+from numpy.typing import NDArray
+
 from benchmarks.harness import Claim, Options, Peer, Row, per_isa
 from benchmarks.peers.pruned_int8 import files_of_today
 from benchmarks.resnets import (
@@ -19,25 +22,31 @@ from benchmarks.resnets import (
     Log,
     class_and_weights,
     context_for,
-    whole_test_drop,
     with_preprocessing,
 )
+from benchmarks.scoring import scores
 from lilliput.artifact import Artifact
 from lilliput.budget import Budget
+from lilliput.data.sources import load_data
 from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
+from lilliput.meter.accuracy import drop
 from lilliput.meter.host import cpu_flags, isa_class
 from lilliput.meter.stopwatch import Timing, compare_files
 from lilliput.runs.folder import is_run
 from lilliput.runs.result import RunResult
 from lilliput.target import Target
+from lilliput.tasks import task_of
 from lilliput.verbs.compress import compress
 from lilliput.verbs.resume import resume
 
 MAX_DROP = 1.0
 SMOKE_MINUTES = 2.0
 ORIGINAL = "original, fp32, ONNX Runtime"
-
+TASK = task_of("classification")
+CHANCE = (
+    "the interval holds 0: so few test pictures change their class that chance orders the files"
+)
 
 OURS = "ours"
 
@@ -59,8 +68,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Judged:
-    """A file's paired loss on the whole test split and its time beside the original's."""
+    """A file's scores on the whole test split, what it loses, and its time by the original's."""
 
+    scores: NDArray[float64]
     lost: Measurement
     timing: Timing
     bytes: int
@@ -148,14 +158,15 @@ def judge(files: Mapping[str, Path], original: Artifact, target: Target) -> dict
         ORIGINAL,
         max_seconds=30.0 * len(files),
     )
-    return {
-        name: Judged(
-            whole_test_drop(with_preprocessing(path, original), original, target),
-            timings[name],
-            path.stat().st_size,
-        )
-        for name, path in files.items()
-    }
+    test = load_data("cifar10", task=TASK).test
+    whole = scores(original, TASK, test)
+
+    def judged(name: str, path: Path) -> Judged:
+        found = scores(with_preprocessing(path, original), TASK, test, target)
+        lost = drop(whole, found, TASK.metric)
+        return Judged(found, lost, timings[name], path.stat().st_size)
+
+    return {name: judged(name, path) for name, path in files.items()}
 
 
 def best_of(names: Sequence[str], judged: Mapping[str, Judged]) -> str:
@@ -187,24 +198,36 @@ def rows_of(ours: Judged, original: Artifact, case: Case, file: str) -> tuple[Ro
 
 
 def against(ours: Mapping[str, Judged], rival: Judged) -> tuple[Row, ...]:
-    """Faster and smaller than the best of today's tools, by a file that loses no more than it."""
+    """Beside the best of today's tools: our fastest file that loses no more than it, or, if all
+    lose more, the one that loses least.
+    """
     equal = [name for name, found in ours.items() if found.lost.value <= rival.lost.value]
-    if not equal:
-        why = "no file of ours loses as little"
-        return (Row(name="times faster than the best peer", figure=0.0, goal="> 1", limits=why),)
-    name = min(equal, key=lambda name: ours[name].timing.ratio)
+    if equal:
+        name = min(equal, key=lambda name: ours[name].timing.ratio)
+    else:
+        name = min(ours, key=lambda name: ours[name].lost.value)
     mine = ours[name]
+    more = drop(rival.scores, mine.scores, TASK.metric)
+    assert more.interval is not None
+    chance = more.value > 0 and more.interval[0] <= 0
     return (
+        Row.of(
+            "points lost beyond the best peer",
+            more,
+            goal="<= 0",
+            note=f"{name}: {mine.lost.value:.2f} points lost, the peer {rival.lost.value:.2f}",
+            limits=CHANCE if chance else None,
+        ),
         Row(
-            name="times faster than the best peer, at no more loss",
+            name="times faster than the best peer",
             figure=rival.timing.ratio / mine.timing.ratio,
             unit="×",
             goal="> 1",
             isa=isa_class(cpu_flags()),
-            note=f"{name}: {mine.lost.value:.2f} points lost, the peer {rival.lost.value:.2f}",
+            note=name,
         ),
         Row(
-            name="times smaller than the best peer, at no more loss",
+            name="times smaller than the best peer",
             figure=rival.bytes / mine.bytes,
             unit="×",
             goal="> 1",
