@@ -10,8 +10,12 @@ CASE = Case(
     title="ResNet-20",
     runtime="openvino",
     goals={"vnni": 6.0, "avx2": 2.3},
-    minutes=80,
+    minutes=100,
     epochs=30,
+    limits={
+        "avx2": "without 8-bit or bfloat16 products the time is 13 epochs; 2.3 times wants about "
+        "half of the multiply-adds gone, which so few do not bring back within a point"
+    },
 )
 
 

@@ -119,7 +119,7 @@ def _least(
 def _scarcity(ascending: Scores) -> Scores:
     """The sum of all scores over the sum of those not lower: 1 for the first that goes."""
     left = np.cumsum(ascending[::-1])[::-1]
-    return np.divide(left[0], left, out=np.ones_like(left), where=left > 0)
+    return np.asarray(np.divide(left[0], left, out=np.ones_like(left), where=left > 0))
 
 
 class _Chooser:
