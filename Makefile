@@ -6,6 +6,9 @@ STAMP   := $(VENV)/.installed-dev
 RUN     ?= runs/demo
 WORKERS ?= 2
 
+# Where it is set, every process that a test starts would compile all of our modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test slow check docs claims clean
 
 help:            ## list the targets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 
 import numpy as np
@@ -119,6 +120,15 @@ def test_a_module_in_the_current_folder(code, monkeypatch):
     code.rename(code.with_name("mine_as_module.py"))
     monkeypatch.chdir(code.parent)
     assert load_data("mine_as_module:pair").layout == "tensor"
+
+
+def test_no_bytecode_is_left_beside_the_users_files(code, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert load_data(f"{code}:pair").layout == "tensor"
+    code.rename(code.with_name("mine_again.py"))
+    monkeypatch.chdir(code.parent)
+    assert load_data("mine_again:pair").layout == "tensor"
+    assert not list(code.parent.rglob("__pycache__"))
 
 
 @pytest.mark.parametrize(

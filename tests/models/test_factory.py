@@ -77,6 +77,15 @@ def test_the_search_path_and_neighbours_are_forgotten(file: Path, tmp_path: Path
     assert build_module(f"{file}:build").in_features == 5
 
 
+def test_no_bytecode_is_left_beside_the_users_files(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    build_module(f"{file}:build")  # which imports its neighbour
+    assert not list(file.parent.rglob("__pycache__"))
+    assert not sys.dont_write_bytecode
+
+
 def test_a_module_of_the_working_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
     for name in ("mynet", "blocks"):

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from lilliput.errors import LilliputError, Refused, nearest
+from lilliput.user_code import leaving_no_bytecode
 
 MADE_UP = "lilliput_user_"
 """How the names of modules begin that are files given as `file.py:function`."""
@@ -31,8 +32,8 @@ def build_module(spec: str) -> nn.Module:
     """The `nn.Module` that `spec` names: a function that makes one, its class, or the thing itself.
 
     A file is run under a module name of its own and may import its neighbours; the search path
-    and the random state are as before when this returns. Weights that the function leaves random
-    are the same in every call.
+    and the random state are as before when this returns, and nothing is left in its folder.
+    Weights that the function leaves random are the same in every call.
 
     Raises:
         LilliputError: no such file, module or function; the user's code failed, with its place.
@@ -43,7 +44,7 @@ def build_module(spec: str) -> nn.Module:
         raise LilliputError(f"model {spec!r} names no function", hint=f"write {FORMS}")
     is_file = source.endswith(".py")
     folder = Path(source).resolve().parent if is_file else Path.cwd()
-    with _importable(folder, private=is_file), _repeatable():
+    with leaving_no_bytecode(), _importable(folder, private=is_file), _repeatable():
         code = _run_file(Path(source)) if is_file else _import(source, spec)
         found = _member(code, name, spec)
         return found if isinstance(found, nn.Module) else _called(found, spec)

@@ -17,6 +17,7 @@ from lilliput.data.dataset import Array, Dataset, Split
 from lilliput.data.sources.memory import refuse_too_large
 from lilliput.data.sources.raw import WHOLE, Raw, as_inputs, as_labels
 from lilliput.errors import LilliputError, nearest
+from lilliput.user_code import leaving_no_bytecode
 
 
 def load_python(source: str) -> Raw | Dataset:
@@ -152,7 +153,8 @@ def _module(name: str, source: str) -> ModuleType:
     if added:
         sys.path.insert(0, here)
     try:
-        return importlib.import_module(name)
+        with leaving_no_bytecode():
+            return importlib.import_module(name)
     except Exception as error:
         raise LilliputError(
             f"cannot import {name!r}: {error}",
@@ -176,7 +178,8 @@ def _file(path: Path, source: str) -> ModuleType:
     sys.path.insert(0, folder)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with leaving_no_bytecode():
+            spec.loader.exec_module(module)
     except Exception as error:
         sys.modules.pop(name, None)
         raise LilliputError(
