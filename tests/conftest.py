@@ -33,9 +33,18 @@ TWICE_SEEN = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tracing stops where a test runs the same lines again: other parameters, drawn examples.
+
+    So the coverage that is reported is a little less than what it is.
+    """
+    traced = set()
     for item in items:
-        if item.nodeid.removeprefix("tests/").startswith(TWICE_SEEN):
+        place, _, name = item.nodeid.removeprefix("tests/").partition("::")
+        function = place, name.partition("[")[0]
+        drawn = getattr(getattr(item, "function", None), "is_hypothesis_test", False)
+        if place.startswith(TWICE_SEEN) or drawn or function in traced:
             item.add_marker("no_cover")
+        traced.add(function)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ data: digits
 task: classification
 preprocessing: {{mean: [0.3], std: [0.35], channels: 1}}
 seed: {seed}
+time_budget_minutes: 0.3
 stages:
   - arms:
       at_once:
