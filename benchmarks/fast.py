@@ -24,7 +24,7 @@ from benchmarks.resnets import (
     context_for,
     with_preprocessing,
 )
-from benchmarks.scoring import scores
+from benchmarks.scoring import CHANCE, scores
 from lilliput.artifact import Artifact
 from lilliput.budget import Budget
 from lilliput.data.sources import load_data
@@ -44,10 +44,6 @@ MAX_DROP = 1.0
 SMOKE_MINUTES = 2.0
 ORIGINAL = "original, fp32, ONNX Runtime"
 TASK = task_of("classification")
-CHANCE = (
-    "the interval holds 0: so few test pictures change their class that chance orders the files"
-)
-
 OURS = "ours"
 
 

@@ -256,7 +256,7 @@ def run(options: Options, *, command: Sequence[str], verify: bool = False) -> Cl
     else:
         path = result_path(options.name, options.home)
         if path.is_file():
-            claim = keep_other_machines(claim, read(options.name, home=options.home))
+            claim = fill_open_rows(claim, read(options.name, home=options.home))
     write(claim, path)
     if path == result_path(options.name, options.home):
         shutil.rmtree(options.home / "parts" / options.name, ignore_errors=True)
@@ -270,18 +270,9 @@ def settle(verified: Claim, *, home: Path = HOME) -> tuple[Row, ...]:
     rows that were judged before stay as they are.
     """
     claim = read(verified.claim, home=home)
-    found = {(row.name, row.isa): row for row in verified.rows if row.isa}
-    machine = verified.conditions.get("machine")
-
-    def settled(row: Row) -> Row:
-        here = found.get((row.name, row.isa or ""))
-        if row.figure is not None or here is None or here.figure is None:
-            return row
-        return here.model_copy(update={"machine": machine, "goal": row.goal})
-
-    rows = tuple(map(settled, claim.rows))
-    write(claim.model_copy(update={"rows": rows}), result_path(claim.claim, home))
-    return tuple(new for new, old in zip(rows, claim.rows, strict=True) if new is not old)
+    filled = fill_open_rows(claim, verified)
+    write(filled, result_path(claim.claim, home))
+    return tuple(new for new, old in zip(filled.rows, claim.rows, strict=True) if new is not old)
 
 
 def conditions(command: Sequence[str], *, seconds: float, options: Options) -> dict[str, Any]:
@@ -298,24 +289,22 @@ def conditions(command: Sequence[str], *, seconds: float, options: Options) -> d
     }
 
 
-def keep_other_machines(new: Claim, old: Claim) -> Claim:
-    """The new claim, with rows of other instruction sets as the machine that ran them left them.
+def fill_open_rows(claim: Claim, other: Claim) -> Claim:
+    """The claim, with its open rows as the other's machine filled them.
 
-    A row whose `isa` is not this machine's is open in `new`; if `old` has a figure for it, that
-    figure stays, with the machine it came from.
+    A row whose `isa` is not that of the machine that ran the claim is open in it; if `other` has a
+    figure for it, that figure is taken, with the machine it came from.
     """
-    there = {(row.name, row.isa): row for row in old.rows if row.isa and row.figure is not None}
-    kept_machine = old.conditions.get("machine")
+    there = {(row.name, row.isa): row for row in other.rows if row.isa and row.figure is not None}
+    machine = other.conditions.get("machine")
 
     def settled(row: Row) -> Row:
         before = there.get((row.name, row.isa or ""))
         if row.figure is not None or before is None:
             return row
-        return before.model_copy(
-            update={"machine": before.machine or kept_machine, "goal": row.goal}
-        )
+        return before.model_copy(update={"machine": before.machine or machine, "goal": row.goal})
 
-    return new.model_copy(update={"rows": tuple(map(settled, new.rows))})
+    return claim.model_copy(update={"rows": tuple(map(settled, claim.rows))})
 
 
 def per_isa(name: str, figure: float, goals: Mapping[str, str], **more: Any) -> tuple[Row, ...]:

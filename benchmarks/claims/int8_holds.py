@@ -17,6 +17,7 @@ from benchmarks.int8 import (
     old_cpu_split,
     prepared,
 )
+from benchmarks.scoring import CHANCE
 from lilliput.context import Context
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import drop
@@ -170,10 +171,7 @@ def _beyond(case: Case, context: Context, judged: dict[str, Judged], others: lis
         interval=more.interval,
         goal="<= 0",
         note=best,
-        limits=None
-        if more.value <= 0 or settled
-        else "the interval holds 0: so few test pictures change their class that chance orders "
-        "the files",
+        limits=None if more.value <= 0 or settled else CHANCE,
     )
 
 

@@ -5,7 +5,8 @@ from typing import cast
 
 import numpy as np
 import pytest
-from benchmarks.fast import CHANCE, Judged, against, best_of
+from benchmarks.fast import Judged, against, best_of
+from benchmarks.scoring import CHANCE
 
 from lilliput.measurement import Measurement
 from lilliput.meter.stopwatch import Timing
