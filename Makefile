@@ -16,7 +16,8 @@ help:            ## list the targets
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	@# Half of the time went into compiling what nobody imports.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev,docs]"
 	@touch $@
 
 demo: $(STAMP)   ## train a digits network, bring it under a budget, show the front (< 2 minutes)

@@ -10,7 +10,7 @@ CASE = Case(
     title="ResNet-56",
     runtime="openvino",
     goals={"vnni": 9.0, "avx2": 3.5},
-    minutes=90,
+    minutes=75,
     epochs=7,
 )
 

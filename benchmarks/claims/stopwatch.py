@@ -25,7 +25,7 @@ from lilliput.meter.layer_nets import layer_chain
 from lilliput.target import Target
 
 LAYERS, MORE_LAYERS = 100, 103
-TRIALS, SMOKE_TRIALS = 200, 3
+TRIALS, SMOKE_TRIALS = 200, 2
 MAX_SECONDS, SMOKE_SECONDS = 19.0, 2.0
 THREADS = (1, 2)
 KINDS = ("same", "three percent")
