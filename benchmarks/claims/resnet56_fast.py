@@ -10,8 +10,8 @@ CASE = Case(
     title="ResNet-56",
     runtime="onnxruntime",
     goals={"vnni": 4.0, "avx2": 3.0},
-    minutes=90,
-    epochs=7,
+    minutes=75,
+    epochs=10,
 )
 
 

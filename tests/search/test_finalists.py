@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from hypothesis import given
@@ -14,6 +15,7 @@ from lilliput.search.finalists import (
     correction,
     left_after,
     next_finalist,
+    next_to_screen,
     undominated,
 )
 
@@ -112,3 +114,32 @@ def test_the_choice_is_always_untrained_and_the_search_ends(
         assert chosen.key not in final
         final[chosen.key] = chosen.drop * 0.3
     assert next_finalist(found, final, limit) is None or len(final) <= len(found)
+
+
+def screened_in_turn(keys: list[str], hopeful: Callable[[str], bool]) -> list[str]:
+    verdicts: dict[str, bool] = {}
+    while (key := next_to_screen(keys, verdicts)) is not None:
+        assert key not in verdicts
+        verdicts[key] = hopeful(key)
+    return list(verdicts)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_the_fastest_hopeful_cut_is_found_by_halving(count: int, edge: int) -> None:
+    keys = [str(n) for n in range(count)]
+    tried = screened_in_turn(keys, lambda key: int(key) >= edge)
+    assert set(keys[max(edge - 2, 0) : edge + 3]) <= set(tried), "its neighbours are tried too"
+    assert len(tried) <= math.ceil(math.log2(count + 1)) + 4
+
+
+@given(st.lists(st.booleans(), max_size=30))
+def test_chance_in_short_trainings_cannot_keep_the_screening_going(hopes: list[bool]) -> None:
+    tried = screened_in_turn([str(n) for n in range(len(hopes))], lambda key: hopes[int(key)])
+    assert len(tried) == len(set(tried))
+
+
+def test_a_deep_network_is_screened_where_its_limit_is() -> None:
+    """ResNet-56 has 33 architectures worth a look: eight from the gentlest on were b1 to b8."""
+    keys = [f"b{n}" for n in range(33, 0, -1)]
+    tried = screened_in_turn(keys, lambda key: int(key[1:]) <= 13)
+    assert tried[:6] == ["b17", "b8", "b12", "b14", "b13", "b15"]

@@ -6,7 +6,7 @@ search goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +31,7 @@ from lilliput.prune.cost import network_macs
 from lilliput.prune.edits import remove_edit
 from lilliput.prune.from_context import examples, shrink
 from lilliput.search.architectures import Architecture, block_chain, name_of, spread, unique
-from lilliput.search.finalists import MOST_RECOVERY, Screened, undominated
+from lilliput.search.finalists import Screened, next_to_screen, undominated
 from lilliput.search.pace import Pace, teacher_seconds
 from lilliput.search.probe import Probe, probe
 from lilliput.search.rungs import drop_in_torch, metric_in_torch
@@ -41,9 +41,6 @@ SCREEN_EXAMPLES = 2000
 
 RANK_EXAMPLES = 500
 """Validation examples that rank blocks: the differences are large, and there are many to rank."""
-
-HOPELESS = 3.0
-"""Times the loss that a full training is first expected to bring back to the limit."""
 
 REPAIR_EXAMPLES = 512
 """Training examples that batch-norm statistics are taken from before a block is judged."""
@@ -224,29 +221,34 @@ def narrowed(network: Network, share: float, protect: Sequence[str], context: Co
 
 
 def screened_drops(
-    considered: Sequence[Considered], training: Training, count: int, context: Context
+    considered: Sequence[Considered],
+    training: Training,
+    count: int,
+    context: Context,
+    *,
+    hopeful: Callable[[Screened], bool] | None = None,
 ) -> list[Screened]:
-    """At most `count` architectures after a short distillation, the gentlest cuts first.
+    """At most `count` architectures after a short distillation, fastest first.
 
-    Two hopeless ones in a row end it: what is cut deeper still would be worse. One that fails is
-    left out.
+    Those around the fastest that is `hopeful`; without such a test, the first of them. One that
+    fails is left out.
     """
-    screened: list[Screened] = []
-    for one in reversed(considered):
-        last = screened[-2:]
-        if len(screened) >= count or (
-            len(last) == 2 and all(a.drop > _hopeless(context) for a in last)
-        ):
+    by_key = {one.architecture.key: one for one in considered}
+    screened: dict[str, Screened] = {}
+    while len(screened) < count:
+        if hopeful is None:
+            key = next((key for key in by_key if key not in screened), None)
+        else:
+            verdicts = {key: hopeful(one) for key, one in screened.items()}
+            key = next_to_screen(list(by_key), verdicts)
+        if key is None:
             break
-        found = _screened(one, training, context)
-        screened += [found] if found is not None else []
-    return sorted(screened, key=lambda a: a.cost)
-
-
-def _hopeless(context: Context) -> float:
-    """A loss after a short training that no full training is expected to bring back."""
-    allowed = context.budget.max_drop
-    return float("inf") if allowed is None else HOPELESS * max(allowed, 0.25) / MOST_RECOVERY
+        found = _screened(by_key[key], training, context)
+        if found is None:
+            del by_key[key]
+        else:
+            screened[key] = found
+    return sorted(screened.values(), key=lambda one: one.cost)
 
 
 def _screened(one: Considered, training: Training, context: Context) -> Screened | None:

@@ -8,7 +8,7 @@ are trained in full one by one, each chosen by what the last one taught.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -39,6 +39,9 @@ ENOUGH_EPOCHS = 20
 """Where the time of several finalists lets none train as long as this, the first gets all of it:
 after ten epochs no fast cut of ResNet-20 kept a limit of one point."""
 
+SHARE_FOR_TRAINING = 0.7
+"""Of the time, what ranking and screening are expected to leave."""
+
 SHORTEST = 0.4
 """A further finalist gets at least this share of the time that those before it took."""
 
@@ -63,7 +66,7 @@ class Shrink(Search):
         (0.0, 0.25, 0.5), description="shares of channels to cut, each combined with the blocks"
     )
     protect: tuple[str, ...] = Field((), description="layers (globs) whose widths stay")
-    architectures: int = Field(8, ge=1, description="how many get a short training")
+    architectures: int = Field(8, ge=1, description="most that get a short training")
     screen_steps: int = Field(60, ge=0, description="batches of the short training")
     finalists: int = Field(
         2, ge=1, description="how many are trained in full; with `minutes` more, while they last"
@@ -111,7 +114,13 @@ class Shrink(Search):
             protect=self.protect,
             count=self.architectures,
         )
-        screened = screened_drops(considered, training, self.architectures, context)
+        screened = screened_drops(
+            considered,
+            training,
+            self.architectures,
+            context,
+            hopeful=self._hope(training, context),
+        )
         minutes = self._minutes_left((time.monotonic() - began) / 60, context)
         yield from self._finalists(candidate, considered, screened, training, minutes, context)
 
@@ -125,15 +134,15 @@ class Shrink(Search):
         context: Context,
     ) -> Iterator[Candidate]:
         by_key = {c.architecture.key: c for c in considered}
-        allowed = context.budget.max_drop
-        allowed = None if allowed is None else allowed * self.reserve
+        allowed = self._allowed(context)
         final: dict[str, float] = {}
         began = time.monotonic()
         while self.minutes is not None or len(final) < self.finalists:
             share = self._minutes_for_next(began, len(final), minutes, context)
-            epochs_of = self._epochs_of(screened, training, share, context)
-            if allowed is not None and not final and max([0, *epochs_of.values()]) < ENOUGH_EPOCHS:
-                epochs_of = self._epochs_of(screened, training, minutes, context)
+            if allowed is not None and not final:
+                epochs_of = self._epochs_of_first(screened, training, minutes, context)
+            else:
+                epochs_of = self._epochs_of(screened, training, share, context)
             chosen = next_finalist(expected(screened, epochs_of, training, context), final, allowed)
             if chosen is None or not share:
                 return
@@ -148,6 +157,27 @@ class Shrink(Search):
                 f"on validation after {epochs} epochs"
             )
             yield self._as_child(trained, original, epochs)
+
+    def _allowed(self, context: Context) -> float | None:
+        """What a finalist may lose on validation."""
+        allowed = context.budget.max_drop
+        return None if allowed is None else allowed * self.reserve
+
+    def _hope(self, training: Training, context: Context) -> Callable[[Screened], bool] | None:
+        """Whether a screened architecture, trained in full, should keep the limit; None without
+        one. Said by the planned time: what a clock says differs in a run that is resumed.
+        """
+        allowed = self._allowed(context)
+        if allowed is None:
+            return None
+        minutes = (self.minutes or QUICK_MINUTES) * SHARE_FOR_TRAINING
+
+        def hopeful(one: Screened) -> bool:
+            epochs_of = self._epochs_of_first([one], training, minutes, context)
+            (trained,) = expected([one], epochs_of, training, context)
+            return trained.expected_drop <= allowed
+
+        return hopeful
 
     def _as_child(self, trained: Candidate, original: Candidate, epochs: int) -> Candidate:
         settings: dict[str, Any] = {
@@ -187,6 +217,15 @@ class Shrink(Search):
         whole = self.minutes or QUICK_MINUTES
         left = {"minutes": max(whole - spent, whole / 3)}
         return float(context.journal.once("minutes to train", partial(dict, left))["minutes"])
+
+    def _epochs_of_first(
+        self, screened: list[Screened], training: Training, minutes: float, context: Context
+    ) -> dict[str, int]:
+        """Of the first finalist: its share of the time, or all where a share is too little."""
+        shared = self._epochs_of(screened, training, minutes / self.finalists, context)
+        if max([0, *shared.values()]) >= ENOUGH_EPOCHS:
+            return shared
+        return self._epochs_of(screened, training, minutes, context)
 
     def _epochs_of(
         self, screened: list[Screened], training: Training, minutes: float, context: Context
