@@ -11,7 +11,7 @@ CASE = Case(
     runtime="onnxruntime",
     goals={"vnni": 4.0, "avx2": 3.0},
     minutes=75,
-    epochs=10,
+    epochs=12,
 )
 
 

@@ -11,7 +11,7 @@ CASE = Case(
     runtime="openvino",
     goals={"vnni": 9.0, "avx2": 3.5},
     minutes=75,
-    epochs=10,
+    epochs=12,
 )
 
 
