@@ -12,6 +12,10 @@ CASE = Case(
     goals={"vnni": 9.0, "avx2": 3.5},
     minutes=75,
     epochs=12,
+    limits={
+        "vnni": "int8 alone (NNCF's row) gives little more than half of the 4.5 times that it gives "
+        "on the machine that the goal was taken from"
+    },
 )
 
 

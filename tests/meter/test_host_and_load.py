@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lilliput.meter import host
@@ -117,8 +118,8 @@ def test_our_own_work_is_not_other_load() -> None:
     end = time.perf_counter() + 0.3
     while time.perf_counter() < end:
         pass
-    busy, cores = load(), host.usable_cores()
-    assert 0.0 <= busy <= cores
+    # Others are counted on every core of the machine, also on those that are not given to us.
+    assert 0.0 <= load() <= psutil.cpu_count()
 
 
 def test_load_is_counted_from_the_last_call(monkeypatch: pytest.MonkeyPatch) -> None:
