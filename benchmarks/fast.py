@@ -45,6 +45,10 @@ SMOKE_MINUTES = 2.0
 ORIGINAL = "original, fp32, ONNX Runtime"
 TASK = task_of("classification")
 OURS = "ours"
+SLOW_FIRST = (
+    "only speed was asked for: `compress` takes out the blocks that save most time for what they "
+    "lose, and many weights stand where little time goes"
+)
 
 
 @dataclass(frozen=True)
@@ -236,6 +240,7 @@ def against(ours: Mapping[str, Judged], rival: Judged) -> tuple[Row, ...]:
             unit="×",
             goal="> 1",
             note=name,
+            limits=None if rival.bytes > mine.bytes else SLOW_FIRST,
         ),
     )
 
