@@ -19,9 +19,6 @@ ResNet-20 and CIFAR-10: 0.20 and 0.22 at 60 times, but 0.43 at 117 times for a d
 MOST_RECOVERY = 0.15
 """Share that is left after the longest of trainings."""
 
-NEIGHBOURS = 2
-"""Architectures on each side of the fastest hopeful one that get a short training too."""
-
 
 @dataclass(frozen=True)
 class Screened:
@@ -75,10 +72,11 @@ def correction(screened: Sequence[Screened], final_drops: dict[str, float]) -> f
 
 
 def next_to_screen(fastest_first: Sequence[str], hopeful: Mapping[str, bool]) -> str | None:
-    """The architecture to screen next, or None when no other would tell more.
+    """The architecture to screen next, or None when all are.
 
     The deeper a cut, the more it loses, as a rule. So the fastest of the hopeful ones is sought by
-    halving; then its nearest on both sides are screened, for chance has a say in a short training.
+    halving; then those nearest to it have their turn, for chance has a say in a short training,
+    and what full trainings teach moves the edge.
 
     Args:
         fastest_first: Keys.
@@ -90,8 +88,7 @@ def next_to_screen(fastest_first: Sequence[str], hopeful: Mapping[str, bool]) ->
     between = range(slowest_hopeless + 1, edge)
     if between:
         return fastest_first[between[len(between) // 2]]
-    near = range(max(edge - NEIGHBOURS, 0), min(edge + NEIGHBOURS + 1, len(known)))
-    left = [n for n in near if known[n] is None]
+    left = [n for n, found in known.items() if found is None]
     return fastest_first[min(left, key=lambda n: abs(n - edge))] if left else None
 
 
