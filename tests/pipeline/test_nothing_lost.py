@@ -269,7 +269,16 @@ def test_a_full_disk_ends_the_run_and_no_candidate(
     assert result.failures == ()
 
 
+@pytest.fixture
+def heeded_interrupts() -> Iterator[None]:
+    """Where these tests run in the background, shells have SIGINT ignored, by children too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeded_interrupts")
 def test_a_real_ctrl_c_on_a_real_process(home: Path) -> None:
     # Exit code 130, the table on standard output, the best so far in the folder; and while it
     # works, another process is refused.
