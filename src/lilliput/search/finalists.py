@@ -82,13 +82,13 @@ def next_to_screen(fastest_first: Sequence[str], hopeful: Mapping[str, bool]) ->
         fastest_first: Keys.
         hopeful: {key: whether a full training should bring it within the limit} of those screened.
     """
-    known = dict(enumerate(hopeful.get(key) for key in fastest_first))
-    edge = next((n for n, found in known.items() if found), len(known))
+    known = [hopeful.get(key) for key in fastest_first]
+    edge = next((n for n, found in enumerate(known) if found), len(known))
     slowest_hopeless = max((n for n in range(edge) if known[n] is False), default=-1)
     between = range(slowest_hopeless + 1, edge)
     if between:
         return fastest_first[between[len(between) // 2]]
-    left = [n for n, found in known.items() if found is None]
+    left = [n for n, found in enumerate(known) if found is None]
     return fastest_first[min(left, key=lambda n: abs(n - edge))] if left else None
 
 

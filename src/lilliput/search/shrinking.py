@@ -226,21 +226,17 @@ def screened_drops(
     count: int,
     context: Context,
     *,
-    hopeful: Callable[[Screened], bool] | None = None,
+    hopeful: Callable[[Screened], bool],
 ) -> list[Screened]:
     """At most `count` architectures after a short distillation, fastest first.
 
-    Those around the fastest that is `hopeful`; without such a test, the first of them. One that
-    fails is left out.
+    Those around the fastest that is `hopeful`. One that fails is left out.
     """
     by_key = {one.architecture.key: one for one in considered}
     screened: dict[str, Screened] = {}
     while len(screened) < count:
-        if hopeful is None:
-            key = next((key for key in by_key if key not in screened), None)
-        else:
-            verdicts = {key: hopeful(one) for key, one in screened.items()}
-            key = next_to_screen(list(by_key), verdicts)
+        verdicts = {key: hopeful(one) for key, one in screened.items()}
+        key = next_to_screen(list(by_key), verdicts)
         if key is None:
             break
         found = _screened(by_key[key], training, context)

@@ -8,7 +8,7 @@ are trained in full one by one, each chosen by what the last one taught.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -119,7 +119,7 @@ class Shrink(Search):
             training,
             self.architectures,
             context,
-            hopeful=self._hope(training, context),
+            hopeful=partial(self._hopeful, training=training, context=context),
         )
         minutes = self._minutes_left((time.monotonic() - began) / 60, context)
         yield from self._finalists(candidate, considered, screened, training, minutes, context)
@@ -163,21 +163,18 @@ class Shrink(Search):
         allowed = context.budget.max_drop
         return None if allowed is None else allowed * self.reserve
 
-    def _hope(self, training: Training, context: Context) -> Callable[[Screened], bool] | None:
-        """Whether a screened architecture, trained in full, should keep the limit; None without
-        one. Said by the planned time: what a clock says differs in a run that is resumed.
+    def _hopeful(self, one: Screened, training: Training, context: Context) -> bool:
+        """Whether a screened architecture, trained in full, should keep the limit, if there is one.
+
+        Said by the planned time: what a clock says differs in a run that is resumed.
         """
         allowed = self._allowed(context)
         if allowed is None:
-            return None
+            return True
         minutes = (self.minutes or QUICK_MINUTES) * SHARE_FOR_TRAINING
-
-        def hopeful(one: Screened) -> bool:
-            epochs_of = self._epochs_of_first([one], training, minutes, context)
-            (trained,) = expected([one], epochs_of, training, context)
-            return trained.expected_drop <= allowed
-
-        return hopeful
+        epochs_of = self._epochs_of_first([one], training, minutes, context)
+        (trained,) = expected([one], epochs_of, training, context)
+        return trained.expected_drop <= allowed
 
     def _as_child(self, trained: Candidate, original: Candidate, epochs: int) -> Candidate:
         settings: dict[str, Any] = {
