@@ -39,8 +39,8 @@ TEACHER, VIEWS = "resnet56", 10
 """The larger network of the same family teaches; its answers to ten augmented epochs are kept."""
 
 SHORT = (
-    "thirty epochs are the hour; cuts by other criteria, and with one to three whole blocks gone, "
-    "were no better after a few hundred steps"
+    "thirty epochs are an hour of one core, and both were not tried; cuts by other criteria, and "
+    "with one to three whole blocks gone, were no better after a few hundred steps"
 )
 
 PEER = "torch-pruning 1.6.1, group L2 norm, fine-tuned with cross-entropy"

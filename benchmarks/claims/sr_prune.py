@@ -27,7 +27,7 @@ from lilliput.tasks import task_of
 TASK = task_of({"name": "super_resolution", "scale": 2})
 KEEP = 0.6
 MULTIPLE = 8
-"""Beside multiples of 4, a twentieth faster at no more loss before training."""
+"""Beside multiples of 4, a little faster at no more loss before training."""
 
 EPOCHS, SMOKE_EPOCHS = 24, 1
 FILE = "carn-m-x2-pruned"
