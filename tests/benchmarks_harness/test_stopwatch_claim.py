@@ -36,8 +36,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
 
 def test_rates_are_counted(options: Options, asked: list[tuple[str, int, int]]) -> None:
     claim = stopwatch.run(options)
-    assert len(asked) == 2 * 2 * stopwatch.SMOKE_TRIALS
+    assert len(asked) == len(set(asked)) == 2 * sum(stopwatch.SMOKE_TRIALS.values())
+    assert {number for _, _, number in asked[: len(asked) // 2]} == {0}, "kinds alternate"
     rows = {row.name: row for row in claim.rows}
+    assert rows["same file called different"].note == "0 of 4"
     assert rows["same file called different, 1 thread"].figure == 0.0
     assert rows["same file called different, 1 thread"].holds is True
     assert rows["3 % more work found, 2 threads"].figure == 0.0

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lilliput.errors import LilliputError
+from lilliput.meter.loads import Loads
+from lilliput.runtimes.base import RUNTIMES
 from lilliput.runtimes.hosted import Hosted
 from lilliput.target import Target
 
@@ -50,6 +53,24 @@ def test_sessions_of_one_runtime_share_a_child(foreign: Hosted, tmp_path: Path) 
     assert two.run(FEED)[0].shape == (1, 1)
     two.close()
     other.close()
+
+
+def test_loading_anew_keeps_the_child(
+    foreign: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lilliput.meter.loads.open_session", foreign.load)
+    monkeypatch.setitem(RUNTIMES._things, "foreign", foreign)
+    files = {name: (tmp_path / f"{name}.bin", TARGET) for name in ("a", "b")}
+    with closing(Loads(files, rng=np.random.default_rng(0))) as loads:
+        loads.open()
+        first = dict(loads.sessions)
+        loads.open()
+        assert {s.conditions["pid"] for s in (*first.values(), *loads.sessions.values())} == {
+            first["a"].conditions["pid"]
+        }
+        np.testing.assert_array_equal(loads.sessions["a"].burst(1), [1_000_000])
+        with pytest.raises(LilliputError, match=r"a\.bin"):
+            first["a"].burst(1)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def metric_of(scores: NDArray[np.float64], metric: Metric) -> Measurement:
         quantity="metric",
         value=float(scores.mean()),
         unit=metric.unit,
-        interval=percentile_interval(bootstrap_means(scores)),
+        interval=percentile_interval(bootstrap_means(scores), len(scores)),
         conditions={"metric": metric.name, "examples": len(scores)},
     )
 
@@ -179,7 +179,7 @@ def also_of(also: Mapping[str, NDArray[np.float64]]) -> tuple[Measurement, ...]:
             quantity=f"{ALSO}{name}",
             value=float(values.mean()),
             unit="",
-            interval=percentile_interval(bootstrap_means(values)),
+            interval=percentile_interval(bootstrap_means(values), len(values)),
             conditions={"metric": name, "examples": len(values)},
         )
         for name, values in known.items()
@@ -205,7 +205,7 @@ def drop(
         quantity="drop",
         value=float(lost.mean()),
         unit=metric.unit,
-        interval=percentile_interval(bootstrap_means(lost)),
+        interval=percentile_interval(bootstrap_means(lost), len(lost)),
         conditions={
             "metric": metric.name,
             "examples": len(scores),

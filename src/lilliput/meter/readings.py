@@ -15,8 +15,8 @@ from lilliput.meter import statistics
 from lilliput.meter.statistics import Runs, Verdict
 from lilliput.noun import Noun
 
-FLOOR = 0.01
-"""Two loads of one file in one process differ by up to 0.5 % from memory layout alone."""
+FLOOR = 0.005
+"""A smaller difference is called a tie, however sure it is."""
 FLOOR_BETWEEN_PROCESSES = 0.05
 """In two processes, by several percent."""
 
@@ -28,7 +28,9 @@ DISTURBED_LIMIT = 0.25
 class Timing(Noun):
     """Latency of one file, and its ratio to the reference taken in the same rounds.
 
-    Times are in milliseconds. `interval_ms` and `ratio_interval` are 95 % bootstrap intervals.
+    Times are in milliseconds. `ratio` is the middle of the ratios that were taken round by round,
+    which on a machine that changes its pace is surer than the ratio of the medians. `interval_ms`
+    and `ratio_interval` are 95 % bootstrap intervals.
     `unstable` rows say why in `conditions["unstable_because"]`.
     """
 
@@ -73,15 +75,19 @@ class Timing(Noun):
 
 @dataclass(frozen=True)
 class Readings:
-    """All that was timed: {name: (rounds, burst) nanoseconds}, of the same rounds."""
+    """All that was timed: {name: (rounds, burst) nanoseconds}, of the same rounds.
+
+    The rounds are those of `loads` loads, one after another and equally many of each.
+    """
 
     runs: Mapping[str, Runs]
     conditions: Mapping[str, Mapping[str, Any]]
     seed: int = 0
+    loads: int = 1
     control: tuple[str, str] | None = None
     disturbed: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
-    _medians: dict[int, dict[str, NDArray[np.float64]]] = field(
+    _drawn: dict[int, NDArray[np.float64]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -92,13 +98,17 @@ class Readings:
     def ratio(
         self, name: str, reference: str, *, resamples: int = 1000
     ) -> tuple[float, tuple[float, float]]:
-        """Median time of `name` over that of `reference`, and its 95 % interval."""
+        """Time of `name` over that of `reference`, and its 95 % interval."""
         if name == reference:
             return 1.0, (1.0, 1.0)
-        ours, theirs = self.runs[name], self.runs[reference]
-        medians = self._resampled(resamples)
-        value = float(np.median(ours) / np.median(theirs))
-        return value, statistics.percentile_interval(medians[name] / medians[reference])
+        blocks = statistics.ratios_of_blocks(self.runs[name], self.runs[reference], self.loads)
+        drawn = np.random.default_rng((self.seed, 7)).integers(
+            0, len(blocks), (resamples, len(blocks))
+        )
+        low, high = statistics.percentile_interval(
+            np.exp(statistics.midmean(blocks[drawn])), len(blocks)
+        )
+        return float(np.exp(statistics.midmean(blocks))), (low, high)
 
     def floor(self, name: str, reference: str) -> float:
         """The relative difference below which these two are not told apart."""
@@ -130,7 +140,6 @@ class Readings:
     def _timing(self, name: str, reference: str) -> Timing:
         runs = self.runs[name]
         milliseconds = runs.reshape(-1) * 1e-6
-        medians = self._resampled(1000)[name] * 1e-6
         value, interval = self.ratio(name, reference)
         floor = self.floor(name, reference)
         reasons = self._doubts(runs)
@@ -147,7 +156,7 @@ class Readings:
             median_ms=float(np.median(milliseconds)),
             p90_ms=float(np.percentile(milliseconds, 90)),
             min_ms=float(milliseconds.min()),
-            interval_ms=statistics.percentile_interval(medians),
+            interval_ms=self._interval_ms(runs),
             runs=milliseconds.size,
             rounds=len(runs),
             ratio=value,
@@ -171,13 +180,16 @@ class Readings:
             )
         return doubts
 
-    def _resampled(self, resamples: int) -> Mapping[str, NDArray[np.float64]]:
-        """The medians of every session's resampled rounds, the same rounds for all."""
-        if resamples not in self._medians:
+    def _interval_ms(self, runs: Runs) -> tuple[float, float]:
+        """The 95 % interval of the median of all runs."""
+        length = statistics.block_length(self.rounds, self.loads)
+        medians = statistics.bootstrap_medians(runs, self._times_drawn(length)) * 1e-6
+        return statistics.percentile_interval(medians, self.rounds // length)
+
+    def _times_drawn(self, length: int) -> NDArray[np.float64]:
+        """How often each round is in each resample: the same for all files."""
+        if length not in self._drawn:
             rng = np.random.default_rng((self.seed, 7))
-            index = statistics.resampled_rounds(self.rounds, resamples, rng)
-            drawn = statistics.times_drawn(index)
-            self._medians[resamples] = {
-                name: statistics.bootstrap_medians(runs, drawn) for name, runs in self.runs.items()
-            }
-        return self._medians[resamples]
+            index = statistics.resampled_rounds(self.rounds, 1000, rng, length=length)
+            self._drawn[length] = statistics.times_drawn(index)
+        return self._drawn[length]

@@ -10,8 +10,8 @@ import numpy as np
 from lilliput.meter.statistics import Runs
 from lilliput.runtimes.base import Session
 
-UNMEASURED = 2
-BURST_LEAST, BURST_MOST = 5, 8
+UNMEASURED = 1
+BURST_LEAST, BURST_MOST = 3, 8
 TURN_NS = 1_500_000
 BLOCK_SECONDS = 0.4
 
@@ -43,7 +43,7 @@ def burst_size(run_ns: float, *, turns: int, max_seconds: float) -> tuple[int, i
         turns: Turns that must fit: sessions times the fewest rounds.
         max_seconds: The time for all of them.
 
-    Five to eight timed runs; more where that makes less than 1.5 ms, since a switch of networks
+    Three to eight timed runs; more where that makes less than 1.5 ms, since a switch of networks
     costs more than such a run; fewer where they would not fit into the time.
     """
     run_ns = max(run_ns, 1.0)
@@ -62,6 +62,8 @@ class Rounds:
     A block is 0.4 s of rounds. If other processes used more cores meanwhile than are free, its
     rounds are thrown away and taken again, for as long as `patience_seconds` lasts; after that
     they are kept and counted as disturbed. The times themselves play no part in that choice.
+
+    Between blocks, sessions may be exchanged for others of the same names.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Rounds:
         allowed: float,
         patience_seconds: float,
     ) -> None:
-        self._sessions, self._bursts, self._rng = dict(sessions), bursts, rng
+        self._sessions, self._bursts, self._rng = sessions, bursts, rng
         self._clock, self._other_load, self._allowed = clock, other_load, allowed
         self._patience = patience_seconds
         self._kept: dict[str, list[Runs]] = {name: [] for name in sessions}
@@ -102,6 +104,12 @@ class Rounds:
     def runs(self) -> dict[str, Runs]:
         """{name: (rounds, burst) nanoseconds}."""
         return {name: np.stack(turns) for name, turns in self._kept.items()}
+
+    def take(self, rounds: int) -> None:
+        """Take so many more rounds."""
+        wanted = self.rounds + rounds
+        while self.rounds < wanted:
+            self.take_block(wanted - self.rounds)
 
     def take_block(self, most_rounds: int) -> None:
         """Take rounds for 0.4 s, `most_rounds` of them at most and one at least."""

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -259,6 +260,17 @@ class Hosted:
         finally:
             host.close()
         return [NodeTime.model_validate(node) for node in facts["nodes"]]
+
+    @contextmanager
+    def held(self, threads: int) -> Iterator[None]:
+        """Keep the child process, though all its files be closed, for others to be opened in it."""
+        host = self._host(threads)
+        host.sessions += 1
+        try:
+            yield
+        finally:
+            host.sessions -= 1
+            self.released(host)
 
     def start(self, threads: int) -> Host:
         """A child of its own, which the caller closes."""

@@ -282,25 +282,19 @@ class _Trials:
         return self._scores.drop(model)
 
     def faster(self, first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
-        """Whether the stopwatch calls the first model faster on the target.
-
-        Where other load raises the noise floor above the difference, two comparisons of separate
-        loads whose intervals both lie below 1 say so too.
-        """
+        """Whether the stopwatch calls the first model faster on the target."""
         target = self.context.target
         files = {
             name: (write_model(model, self.folder / f"{name}.onnx"), target)
             for name, model in (("first", first), ("second", second))
         }
-        seconds = self.context.timing_seconds / 2
-        for attempt in range(2):
-            seed = self.context.derived_seed("quantize", "stopwatch", attempt) % 2**32
-            timing = compare_files(files, "second", max_seconds=seconds, seed=seed)["first"]
-            if timing.verdict == "faster":
-                return True
-            if timing.verdict == "slower" or timing.ratio_interval[1] >= 1.0:
-                return False
-        return True
+        timing = compare_files(
+            files,
+            "second",
+            max_seconds=self.context.timing_seconds,
+            seed=self.context.derived_seed("quantize", "stopwatch") % 2**32,
+        )
+        return timing["first"].verdict == "faster"
 
 
 def _sayer(context: Context) -> Callable[[Rung], None]:
