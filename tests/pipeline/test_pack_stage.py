@@ -73,9 +73,9 @@ def test_where_it_is_needed_only_a_file_that_is_too_large_is_packed(home: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit", "form"), [(2600, "onnx"), (1400, "lil")])
+@pytest.mark.parametrize(("limit", "plain"), [(2600, True), (1400, False)])
 def test_compress_packs_where_no_plain_file_keeps_the_size(
-    home: Path, limit: int, form: str
+    home: Path, limit: int, plain: bool
 ) -> None:
     goals = {"data": f"{home}/photos.py:examples", "weights": home / "net.safetensors"}
     size = {"budget": Budget(max_bytes=limit), "epochs": 0, "time_budget_minutes": 0.1}
@@ -84,7 +84,10 @@ def test_compress_packs_where_no_plain_file_keeps_the_size(
     assert found["original-prune_weights-int8"] > 10_000
     assert found["original-prune_weights-int8-lil"] < 2600, "single weights went"
     assert result.exit_code == 0
-    assert result.best_file == result.path / f"best.{form}"
+    fitting = {c.the_artifact().format for c in result.candidates if c.value("bytes") <= limit}
+    assert fitting == ({"onnx", "lil"} if plain else {"lil"})
+    # Which of two tiny networks is faster is for the machine to say: either form may be best.
+    assert result.best_file.suffix.removeprefix(".") in fitting
     assert result.best_file.stat().st_size <= limit
 
 

@@ -98,7 +98,11 @@ class Readings:
     def ratio(
         self, name: str, reference: str, *, resamples: int = 1000
     ) -> tuple[float, tuple[float, float]]:
-        """Time of `name` over that of `reference`, and its 95 % interval."""
+        """Time of `name` over that of `reference`, and its 95 % interval.
+
+        Of files that were loaded once, the interval is widened by how far two copies of one file
+        are from each other.
+        """
         if name == reference:
             return 1.0, (1.0, 1.0)
         blocks = statistics.ratios_of_blocks(self.runs[name], self.runs[reference], self.loads)
@@ -108,17 +112,17 @@ class Readings:
         low, high = statistics.percentile_interval(
             np.exp(statistics.midmean(blocks[drawn])), len(blocks)
         )
-        return float(np.exp(statistics.midmean(blocks))), (low, high)
+        wider = 1.0
+        if self.control is not None and name != self.control[0]:
+            copies = self.ratio(*self.control)[0]
+            wider = max(copies, 1.0 / copies)
+        return float(np.exp(statistics.midmean(blocks))), (low / wider, high * wider)
 
     def floor(self, name: str, reference: str) -> float:
         """The relative difference below which these two are not told apart."""
         ours, theirs = self.conditions[name], self.conditions[reference]
         apart = ours.get("process") != theirs.get("process")
-        floor = FLOOR_BETWEEN_PROCESSES if apart else FLOOR
-        if self.control is not None:
-            low, high = self.ratio(*self.control)[1]
-            floor = max(floor, high - 1.0, 1.0 / low - 1.0)
-        return floor
+        return FLOOR_BETWEEN_PROCESSES if apart else FLOOR
 
     def verdict(self, name: str, reference: str) -> Verdict:
         """Whether `name` is faster or slower than `reference`, or nobody can say."""

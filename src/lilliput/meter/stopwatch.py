@@ -67,7 +67,7 @@ def collect(
         seed: Fixes the order of the turns and the resampling.
         progress: Told about the blocks of rounds.
         control: The name of a second copy of the reference: its distance from the reference
-            raises the noise floor.
+            widens every interval.
         clock: Seconds; tests give a scripted one.
         other_load: Cores in use by other processes since the last call.
         loads: What opened the sessions: opens them anew before each stretch of rounds. Where
