@@ -186,7 +186,7 @@ def rows_of(ours: Judged, original: Artifact, case: Case, file: str) -> tuple[Ro
         {isa: f">= {goal}" for isa, goal in case.goals.items()},
         interval=ours.interval,
         unit="×",
-        note=f"{file}, {ours.timing.median_ms:.4f} ms",
+        note=f"{file}, {ours.timing.median_ms:.4f} ms, {ours.lost.value:.2f} points lost here",
     )
     return (
         Row.of("points lost, whole test split", ours.lost, goal=f"<= {MAX_DROP}"),
