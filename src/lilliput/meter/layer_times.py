@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from lilliput.atomic import write_atomically
 from lilliput.meter.host import fingerprint
+from lilliput.meter.loads import loaded_once
 from lilliput.meter.statistics import Runs
 from lilliput.noun import Noun
 from lilliput.runtimes.base import Session
-from lilliput.runtimes.opening import open_session, random_feeds
 from lilliput.target import Target
 
 if TYPE_CHECKING:
@@ -35,14 +35,12 @@ def loaded(models: Mapping[str, onnx.ModelProto], target: Target) -> Iterator[di
     """{name: the model loaded on the target, random inputs bound}; all are closed at the end."""
     import onnx
 
-    with tempfile.TemporaryDirectory(prefix="lilliput-") as folder, ExitStack() as opened:
-        sessions: dict[str, Session] = {}
-        for name, model in models.items():
-            path = Path(folder) / f"{name}.onnx"
-            onnx.save(model, str(path))
-            session = sessions[name] = opened.enter_context(closing(open_session(path, target)))
-            session.bind(random_feeds(session.inputs))
-        yield sessions
+    with tempfile.TemporaryDirectory(prefix="lilliput-") as folder:
+        files = {name: Path(folder) / f"{name}.onnx" for name in models}
+        for name, path in files.items():
+            onnx.save(models[name], str(path))
+        with loaded_once(files, target) as sessions:
+            yield sessions
 
 
 def quiet_seconds(runs: Runs) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +50,7 @@ class Loads:
     ) -> None:
         self._files, self._feeds, self._batch = dict(files), dict(feeds or {}), batch
         self._rng, self._clock = rng, clock
-        self._order: list[str] = []
-        self._back = False
+        self._back: list[str] = []
         self._hosts, self._held = ExitStack(), False
         self.sessions: dict[str, Session] = {}
         self.seconds = 0.0
@@ -60,11 +59,12 @@ class Loads:
         """Load every file anew, inputs bound: in shuffled order, the next time in its reverse."""
         begun = self._clock()
         self._close_files()
-        names = list(self._files)
-        shuffled = [names[index] for index in self._rng.permutation(len(names))]
-        self._order = self._order[::-1] if self._back else shuffled
-        self._back = not self._back
-        for name in self._order:
+        order, self._back = self._back, []
+        if not order:
+            names = list(self._files)
+            order = [names[index] for index in self._rng.permutation(len(names))]
+            self._back = order[::-1]
+        for name in order:
             self.sessions[name] = self._opened(name)
         if not self._held:
             self._hold_hosts()
@@ -98,13 +98,29 @@ class Loads:
             self.sessions.popitem()[1].close()
 
     def _opened(self, name: str) -> Session:
-        session = open_session(*self._files[name])
-        try:
-            session.bind(self._feeds.get(name) or random_feeds(session.inputs, batch=self._batch))
-        except BaseException:
-            session.close()
-            raise
-        return session
+        return opened(*self._files[name], feeds=self._feeds.get(name), batch=self._batch)
+
+
+def opened(
+    path: Path, target: Target, *, feeds: Sequence[Array] | None = None, batch: int = 1
+) -> Session:
+    """The file loaded on the target with these inputs bound, or with random ones."""
+    session = open_session(path, target)
+    try:
+        session.bind(feeds or random_feeds(session.inputs, batch=batch))
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+@contextmanager
+def loaded_once(files: Mapping[str, Path], target: Target) -> Iterator[dict[str, Session]]:
+    """{name: the file loaded on the target, random inputs bound}; all are closed at the end."""
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(closing(opened(path, target))) for name, path in files.items()
+        }
 
 
 def rounds_a_load(

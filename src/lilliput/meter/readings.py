@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ class Timing(Noun):
 
     Times are in milliseconds. `ratio` is the middle of the ratios that were taken round by round,
     which on a machine that changes its pace is surer than the ratio of the medians. `interval_ms`
-    and `ratio_interval` are 95 % bootstrap intervals.
-    `unstable` rows say why in `conditions["unstable_because"]`.
+    and `ratio_interval` are 95 % bootstrap intervals. `unstable` rows say why in
+    `conditions["unstable_because"]`.
     """
 
     median_ms: float
@@ -87,9 +88,6 @@ class Readings:
     control: tuple[str, str] | None = None
     disturbed: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
-    _drawn: dict[int, NDArray[np.float64]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     @property
     def rounds(self) -> int:
@@ -105,7 +103,7 @@ class Readings:
         """
         if name == reference:
             return 1.0, (1.0, 1.0)
-        blocks = statistics.ratios_of_blocks(self.runs[name], self.runs[reference], self.loads)
+        blocks = self._blocks(name, reference)
         drawn = np.random.default_rng((self.seed, 7)).integers(
             0, len(blocks), (resamples, len(blocks))
         )
@@ -114,9 +112,11 @@ class Readings:
         )
         wider = 1.0
         if self.control is not None and name != self.control[0]:
-            copies = self.ratio(*self.control)[0]
-            wider = max(copies, 1.0 / copies)
+            wider = float(np.exp(abs(statistics.midmean(self._blocks(*self.control)))))
         return float(np.exp(statistics.midmean(blocks))), (low / wider, high * wider)
+
+    def _blocks(self, name: str, reference: str) -> NDArray[np.float64]:
+        return statistics.ratios_of_blocks(self.runs[name], self.runs[reference], self.loads)
 
     def floor(self, name: str, reference: str) -> float:
         """The relative difference below which these two are not told apart."""
@@ -150,6 +150,7 @@ class Readings:
         conditions = {
             **self.conditions[name],
             **self.facts,
+            "loads": self.loads,
             "reference": reference,
             "noise_floor": floor,
             "burst": runs.shape[1],
@@ -186,14 +187,16 @@ class Readings:
 
     def _interval_ms(self, runs: Runs) -> tuple[float, float]:
         """The 95 % interval of the median of all runs."""
-        length = statistics.block_length(self.rounds, self.loads)
-        medians = statistics.bootstrap_medians(runs, self._times_drawn(length)) * 1e-6
-        return statistics.percentile_interval(medians, self.rounds // length)
+        medians = statistics.bootstrap_medians(runs, self._times_drawn) * 1e-6
+        return statistics.percentile_interval(medians, self.rounds // self._length)
 
-    def _times_drawn(self, length: int) -> NDArray[np.float64]:
+    @property
+    def _length(self) -> int:
+        return statistics.block_length(self.rounds, self.loads)
+
+    @cached_property
+    def _times_drawn(self) -> NDArray[np.float64]:
         """How often each round is in each resample: the same for all files."""
-        if length not in self._drawn:
-            rng = np.random.default_rng((self.seed, 7))
-            index = statistics.resampled_rounds(self.rounds, 1000, rng, length=length)
-            self._drawn[length] = statistics.times_drawn(index)
-        return self._drawn[length]
+        rng = np.random.default_rng((self.seed, 7))
+        index = statistics.resampled_rounds(self.rounds, 1000, rng, length=self._length)
+        return statistics.times_drawn(index)

@@ -16,14 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Verdict = Literal["faster", "slower", "tie"]
 Runs = NDArray[np.int64]
-Values = NDArray[Any]
 
 TAIL = 0.025
 """Beyond each end of a 95 % interval."""
@@ -75,8 +74,8 @@ def times_drawn(index: NDArray[np.intp]) -> NDArray[np.float64]:
     return np.ascontiguousarray(counts.reshape(resamples, rounds).T, dtype=np.float64)
 
 
-def bootstrap_medians(runs: Values, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median of all values of each resample; (resamples,) in the unit of `runs`.
+def bootstrap_medians(runs: Runs, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Median of all runs of each resample; (resamples,) in the unit of `runs`.
 
     The runs are sorted once. A resample only says how often each round counts, and its median is
     where those counts reach a half: first among blocks of values, then within one.

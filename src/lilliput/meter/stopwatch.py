@@ -97,7 +97,7 @@ def collect(
         patience_seconds=PATIENCE * max_seconds,
     )
     copies = (control, reference) if control else None
-    watch = _Watch(taker, sessions, before, seed, loads, stretch or 0, copies)
+    watch = _Watch(taker, sessions, before, seed, loads if stretch else None, stretch or 0, copies)
     until = _until_narrow(
         watch,
         width=lambda: watch.readings().widest(reference),
@@ -125,7 +125,7 @@ class _Watch:
 
     def grow(self, most: int) -> None:
         """Take the rounds of two loads; so many rounds at most where there is only one."""
-        if self.loads is None or not self.stretch:
+        if self.loads is None:
             self.taker.take_block(most)
             return
         for _ in range(2):
@@ -137,16 +137,14 @@ class _Watch:
 
     def readings(self) -> Readings:
         """What was read so far."""
-        loads = self.taker.rounds // self.stretch if self.stretch else 1
         return Readings(
             runs=self.taker.runs(),
             conditions={name: session.conditions for name, session in self.sessions.items()},
             seed=self.seed,
-            loads=loads,
+            loads=self.taker.rounds // self.stretch if self.stretch else 1,
             control=self.control,
             disturbed=self.taker.disturbed_share,
             facts={
-                "loads": loads,
                 "other_load_cores": round(self.taker.mean_load, 3),
                 "rounds_retaken": self.taker.retaken,
                 "state": self.before,

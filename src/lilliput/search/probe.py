@@ -8,8 +8,8 @@ since that is what would be delivered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,11 +19,10 @@ from lilliput.context import Context
 from lilliput.encode.coarse import coarse_int8
 from lilliput.errors import LilliputError
 from lilliput.export.onnx_file import export_network
+from lilliput.meter.loads import loaded_once
 from lilliput.meter.stopwatch import collect
 from lilliput.network import Network
 from lilliput.noun import Noun
-from lilliput.runtimes.base import Session
-from lilliput.runtimes.opening import open_session, random_feeds
 from lilliput.target import Target
 
 REFERENCE = "original/float"
@@ -87,14 +86,14 @@ def least_ms(file: Path, target: Target) -> float:
         files = {"float": file}
         with suppress(LilliputError):
             files["int8"] = coarse_int8(file, Path(folder) / "int8.onnx")
-        with _opened(files, target) as sessions:
+        with loaded_once(files, target) as sessions:
             readings = collect(sessions, "float", min_rounds=ROUNDS, max_seconds=1.0)
     return min(float(runs.min()) for runs in readings.runs.values()) / 1e6
 
 
 def _median_ms(files: Mapping[str, Path], context: Context) -> dict[str, float]:
     """Median milliseconds of every file, from interleaved bursts."""
-    with _opened(files, context.target) as sessions:
+    with loaded_once(files, context.target) as sessions:
         readings = collect(
             sessions,
             REFERENCE,
@@ -105,18 +104,6 @@ def _median_ms(files: Mapping[str, Path], context: Context) -> dict[str, float]:
             progress=context.progress,
         )
     return {name: float(np.median(runs)) / 1e6 for name, runs in readings.runs.items()}
-
-
-@contextmanager
-def _opened(files: Mapping[str, Path], target: Target) -> Iterator[dict[str, Session]]:
-    """Every file loaded on the target, random inputs bound; closed at the end."""
-    with ExitStack() as opened:
-        sessions = {}
-        for name, path in files.items():
-            session = opened.enter_context(closing(open_session(path, target)))
-            session.bind(random_feeds(session.inputs))
-            sessions[name] = session
-        yield sessions
 
 
 def _of(key: str, files: Mapping[str, Path], medians: Mapping[str, float]) -> Probe:
