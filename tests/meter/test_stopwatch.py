@@ -207,7 +207,7 @@ def test_a_busy_machine_makes_rows_unstable() -> None:
     assert found.conditions["other_load_cores"] == 1.0
 
 
-def test_throttling_and_jitter_are_named(noisy_machine: Callable[..., object]) -> None:
+def test_throttling_is_named() -> None:
     # users-ask 8
     clock = VirtualClock()
     heating = NullSession(times=lambda count: np.full(count, int(1e6 * (1 + clock()))), clock=clock)
@@ -215,10 +215,29 @@ def test_throttling_and_jitter_are_named(noisy_machine: Callable[..., object]) -
     found = timed({"a": heating, "b": still(clock, 1.0)}, max_seconds=1.0)
     reasons = " and ".join(found["a"].conditions["unstable_because"])
     assert re.search(r"it got \d+% slower while being timed", reasons)
-    assert not found["b"].unstable
+
+
+def test_what_intervals_leave_open_is_named(noisy_machine: Callable[..., object]) -> None:
+    # users-ask 8
     machine = noisy_machine(0, jitter=0.5)
-    shaky = timed({"a": machine.session(1.0), "b": machine.session(1.0)}, max_seconds=1.0)["a"]
-    assert any("from round to round" in r for r in shaky.conditions["unstable_because"])
+    a, b = timed({"a": machine.session(1.0), "b": machine.session(1.0)}, max_seconds=1.0).values()
+    (of_time,) = (r for r in a.conditions["unstable_because"] if "time is known" in r)
+    low, high = a.interval_ms
+    assert of_time == f"its time is known to ±{(high - low) / 2 / a.median_ms:.0%} only"
+    (of_ratio,) = (r for r in b.conditions["unstable_because"] if "ratio is known" in r)
+    low, high = b.ratio_interval
+    assert of_ratio == f"its ratio is known to ±{(high - low) / 2 / b.ratio:.0%} only"
+
+
+def test_times_that_vary_with_sure_figures_are_stable(
+    noisy_machine: Callable[..., object],
+) -> None:
+    machine = noisy_machine(0, jitter=0.3)
+    for found in timed({"a": machine.session(1.0), "b": machine.session(1.0)}).values():
+        low, high = found.interval_ms
+        assert high - low < 0.1 * found.median_ms
+        assert found.p90_ms > 1.2 * found.median_ms
+        assert not found.unstable
 
 
 def test_any_pair_can_be_judged_afterwards() -> None:

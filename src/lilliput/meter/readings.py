@@ -21,7 +21,10 @@ FLOOR = 0.005
 FLOOR_BETWEEN_PROCESSES = 0.05
 """In two processes, by several percent."""
 
-SPREAD_LIMIT = 0.15
+MEDIAN_LIMIT = 0.10
+RATIO_LIMIT = 0.05
+"""Widths of intervals, relative, beyond which a figure is called unstable."""
+
 DRIFT_LIMIT = 0.10
 DISTURBED_LIMIT = 0.25
 
@@ -144,9 +147,11 @@ class Readings:
     def _timing(self, name: str, reference: str) -> Timing:
         runs = self.runs[name]
         milliseconds = runs.reshape(-1) * 1e-6
+        median, interval_ms = float(np.median(milliseconds)), self._interval_ms(runs)
         value, interval = self.ratio(name, reference)
         floor = self.floor(name, reference)
-        reasons = self._doubts(runs)
+        reasons = [*self._disturbances(runs), *_unsure("time", median, interval_ms, MEDIAN_LIMIT)]
+        reasons += _unsure("ratio", value, interval, RATIO_LIMIT)
         conditions = {
             **self.conditions[name],
             **self.facts,
@@ -158,10 +163,10 @@ class Readings:
         if reasons:
             conditions["unstable_because"] = reasons
         return Timing(
-            median_ms=float(np.median(milliseconds)),
+            median_ms=median,
             p90_ms=float(np.percentile(milliseconds, 90)),
             min_ms=float(milliseconds.min()),
-            interval_ms=self._interval_ms(runs),
+            interval_ms=interval_ms,
             runs=milliseconds.size,
             rounds=len(runs),
             ratio=value,
@@ -171,13 +176,11 @@ class Readings:
             conditions=conditions,
         )
 
-    def _doubts(self, runs: Runs) -> list[str]:
-        """Why these times should not be trusted, in words; empty when they can be."""
+    def _disturbances(self, runs: Runs) -> list[str]:
+        """What went on that an interval does not tell of, in words."""
         doubts = []
         if self.disturbed > DISTURBED_LIMIT:
             doubts.append(f"other processes used the cores in {self.disturbed:.0%} of the time")
-        if (spread := statistics.spread(runs)) > SPREAD_LIMIT:
-            doubts.append(f"its times vary by {spread:.0%} from round to round")
         if abs(drift := statistics.drift(runs)) > DRIFT_LIMIT:
             doubts.append(
                 f"it got {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} while being timed "
@@ -200,3 +203,9 @@ class Readings:
         rng = np.random.default_rng((self.seed, 7))
         index = statistics.resampled_rounds(self.rounds, 1000, rng, length=self._length)
         return statistics.times_drawn(index)
+
+
+def _unsure(what: str, value: float, interval: tuple[float, float], limit: float) -> list[str]:
+    """That its 95 % interval is wider than the limit, in words; nothing if it is not."""
+    half = (interval[1] - interval[0]) / (2.0 * value)
+    return [f"its {what} is known to ±{half:.0%} only"] if 2.0 * half > limit else []

@@ -170,13 +170,6 @@ def verdict(interval: tuple[float, float], floor: float) -> Verdict:
     return "tie"
 
 
-def spread(runs: Runs) -> float:
-    """How much the rounds' medians vary: a robust coefficient of variation (IQR / 1.349)."""
-    medians = np.median(runs, axis=1)
-    low, middle, high = np.percentile(medians, [25, 50, 75])
-    return float((high - low) / 1.349 / middle) if middle > 0 else 0.0
-
-
 def drift(runs: Runs) -> float:
     """Relative change of the median from the first third of the rounds to the last."""
     third = len(runs) // 3
