@@ -205,6 +205,7 @@ def test_files_that_gain_nothing_over_their_parent_say_so():
             candidate("pruned", ratio=0.99, noise=0.02, parent="original-prune"),
             candidate("fast", ratio=0.5, parent="pruned", stage="quantize"),
             candidate("small", ratio=1.2, size=300, parent="pruned", stage="quantize"),
+            candidate("packed", ratio=1.2, size=300, parent="pruned", stage="pack"),
             candidate("worse", ratio=1.2, size=1200, drop=1.0, parent="pruned", stage="quantize"),
             candidate("untimed", parent="pruned", stage="quantize"),
         ]
@@ -215,6 +216,7 @@ def test_files_that_gain_nothing_over_their_parent_say_so():
         "pruned": (NO_GAIN,),
         "fast": (),
         "small": (NOT_FASTER,),
+        "packed": (),
         "worse": (NO_GAIN,),
         "untimed": (),
     }

@@ -151,7 +151,8 @@ def _labelled(candidate: Candidate, parent: Candidate | None) -> Candidate:
     if beats(ours.get("ratio"), theirs.get("ratio")):
         return candidate
     if any(beats(ours.get(q), theirs.get(q)) for q in RANKED):
-        return candidate.labelled(NOT_FASTER)
+        # A packed file is the same network: it cannot be faster, and is not meant to be.
+        return candidate if candidate.stage == "pack" else candidate.labelled(NOT_FASTER)
     return candidate.labelled(NO_GAIN)
 
 
