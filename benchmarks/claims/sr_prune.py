@@ -24,14 +24,16 @@ from lilliput.steps.prune_channels import PruneChannels
 from lilliput.target import Target
 from lilliput.tasks import task_of
 
-TASK = task_of({"name": "super_resolution", "scale": 2})
+TASK = task_of({"name": "super_resolution", "scale": 2, "patch": 24, "patches_per_image": 64})
+"""Four times as many steps an epoch as with the usual patches, in the same time."""
+
 KEEP = 0.6
 MULTIPLE = 8
 """Beside multiples of 4, a little faster at no more loss before training."""
 
-EPOCHS, SMOKE_EPOCHS = 24, 1
+EPOCHS, SMOKE_EPOCHS = 20, 1
 FILE = "carn-m-x2-pruned"
-SHORT = "twenty-four epochs on 82 pictures; longer ones were not run, and Set5 has five pictures"
+SHORT = "twenty epochs on 82 pictures; longer ones were not run, and Set5 has five pictures"
 SAYS = "CARN-M ×2 at 60 % of its multiply-adds loses at most 0.15 dB on Set5"
 
 
@@ -86,10 +88,11 @@ def made(context: Context, options: Options) -> Network:
     distill = Distill(
         epochs=SMOKE_EPOCHS if options.smoke else EPOCHS,
         optimizer="adam",
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         batch_size=16,
         weight_decay=0.0,
         imitation=1.0,
+        views=0,
     )
     return distill.apply(Candidate("pruned", network=narrow.the_network()), context).the_network()
 

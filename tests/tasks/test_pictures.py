@@ -238,6 +238,45 @@ def test_patches_of_pictures_smaller_than_a_patch_are_cut_alike() -> None:
     assert batch.targets.shape == (8, 3, 12, 12)
 
 
+def test_reduced_patches_show_more_of_a_picture_and_stay_pairs() -> None:
+    task = task_of({"name": "super_resolution", "patch": 8, "reduced_to": [0.5]})
+    rows = np.arange(64.0)[:, None, None]
+    true = np.broadcast_to(4 * rows, (64, 64, 3)).astype(np.uint8)
+    data = task.prepare(Dataset("d", train=Split([true] * 2)))
+    (batch,) = task.training_batches(data.train, Preprocessing(), 32, np.random.default_rng(0))
+    small, large = batch.inputs[0], batch.targets
+    assert (small.shape, large.shape) == ((32, 3, 8, 8), (32, 3, 16, 16))
+    np.testing.assert_allclose(small.mean((2, 3)), large.mean((2, 3)), atol=0.02)
+    # A row of a patch is two of the small picture and four of the true one: twice as steep.
+    inside = small[:, :, 2:-2, 2:-2] * 255
+    steps = [np.abs(np.diff(inside, axis=axis)).mean((1, 2, 3)) for axis in (2, 3)]
+    np.testing.assert_allclose(np.maximum(*steps), 16, atol=0.1)
+    np.testing.assert_allclose(np.minimum(*steps), 0, atol=1e-6)
+
+
+def test_pairs_of_another_kind_keep_their_size() -> None:
+    task = task_of({"name": "super_resolution", "patch": 8, "reduced_to": [0.5]})
+    small = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    true = np.kron(small, np.ones((2, 2, 1), np.uint8))
+    rng = np.random.default_rng(0)
+    (batch,) = task.training_batches(Split([small], [true]), Preprocessing(), 16, rng)
+    np.testing.assert_allclose(batch.inputs[0], batch.targets[:, :, ::2, ::2], atol=1e-6)
+
+
+def test_a_picture_too_small_to_be_reduced_gives_whole_patches() -> None:
+    task = task_of({"name": "super_resolution", "patch": 8, "reduced_to": [0.6]})
+    pictures = [np.zeros((side, side, 3), np.uint8) for side in (16, 20, 40)]
+    data = task.prepare(Dataset("d", train=Split(pictures)))
+    (batch,) = task.training_batches(data.train, Preprocessing(), 48, np.random.default_rng(0))
+    assert batch.inputs[0].shape == (48, 3, 8, 8)
+
+
+@pytest.mark.parametrize("shares", [[], [0.0], [1.1], 0.5])
+def test_shares_beyond_the_picture_are_refused(shares: object) -> None:
+    with pytest.raises(LilliputError, match="reduced_to"):
+        task_of({"name": "super_resolution", "reduced_to": shares})
+
+
 def test_imitation_is_the_mean_distance_to_the_teacher() -> None:
     student, teacher = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.25)
     assert float(task_of("super_resolution").imitation(student, teacher)) == 0.25

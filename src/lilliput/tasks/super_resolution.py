@@ -7,7 +7,7 @@ over pictures; low-resolution inputs are the antialiased bicubic reduction of th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from lilliput.tasks.resize import resize
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SAME_REDUCTION = 1.0
+"""Mean distance in levels of 255: programs round otherwise and treat borders otherwise."""
 
 
 @TASKS.register("super_resolution")
@@ -40,6 +43,12 @@ class SuperResolution(Noun):
     color: Literal["rgb", "y"] = Field("rgb", description="what the network takes and gives")
     patch: int = Field(48, ge=4, description="side of a training input, in pixels")
     patches_per_image: int = Field(16, ge=1, description="patches of each picture an epoch")
+    reduced_to: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (1.0, 0.9, 0.8, 0.7, 0.6),
+        min_length=1,
+        description="shares of its size to one of which a picture is reduced before a training "
+        "patch is cut: more pictures, and sharper ones, from few",
+    )
     shave: int | None = Field(None, ge=0, description="border left out of scores; unset: scale")
     output_scale: float = Field(255.0, gt=0, description="brings the output to 0..255")
 
@@ -135,13 +144,22 @@ class SuperResolution(Noun):
         layout: str = "image",
         augment: tuple[str, ...] = (),  # noqa: ARG002  # turns and mirrors keep any patch's meaning
     ) -> Iterator[Batch]:
-        """Random patches, turned and mirrored; targets (N, C, H, W) in the output's own range."""
+        """Random patches, turned and mirrored; targets (N, C, H, W) in the output's own range.
+
+        Patches are also cut from pictures reduced to one of `reduced_to`, unless the data are pairs
+        of another kind, whose small pictures nobody can make anew.
+
+        Source: Dong, Loy, Tang, "Accelerating the Super-Resolution Convolutional Neural Network",
+        ECCV 2016, section 4.1. Differs: squares are reduced as they are drawn, not whole pictures
+        beforehand.
+        """
         if split.targets is None or layout != "image":
             raise LilliputError("super_resolution trains on pictures; call `prepare` first")
+        shares = self.reduced_to if _is_reduction(split.inputs[0], split.targets[0]) else (1.0,)
         order = rng.permutation(np.repeat(np.arange(len(split)), self.patches_per_image))
         for start in range(0, len(order) - size + 1, size):
             pairs = [
-                self._patch(split.inputs[n], split.targets[n], rng)
+                self._patch(split.inputs[n], split.targets[n], float(rng.choice(shares)), rng)
                 for n in order[start : start + size]
             ]
             side = min(small.shape[0] for small, _ in pairs)
@@ -151,14 +169,20 @@ class SuperResolution(Noun):
             targets = true.astype(np.float32).transpose(0, 3, 1, 2) / np.float32(self.output_scale)
             yield Batch((preprocessing(small),), np.ascontiguousarray(targets))
 
-    def _patch(self, small: Array, true: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Aligned squares of both pictures, in one of eight positions."""
-        height, width = small.shape[:2]
+    def _patch(
+        self, small: Array, true: Array, share: float, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
+        """Aligned squares of both pictures, reduced to this share, in one of eight positions."""
+        scale, (height, width) = self.scale, small.shape[:2]
         side = min(self.patch, height, width)
-        y, x = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
-        inner = small[y : y + side, x : x + side]
-        scale = self.scale
-        outer = true[scale * y : scale * (y + side), scale * x : scale * (x + side)]
+        across = min(round(scale * side / share), scale * height, scale * width)
+        if across > scale * side:
+            outer = resize(_square(true, across, rng), scale * side, scale * side)
+            inner = resize(outer, side, side)
+        else:
+            y, x = (int(rng.integers(0, length - side + 1)) for length in (height, width))
+            inner = small[y : y + side, x : x + side]
+            outer = true[scale * y : scale * (y + side), scale * x : scale * (x + side)]
         turns, mirrored = int(rng.integers(0, 4)), bool(rng.integers(0, 2))
         pair = (np.rot90(inner, turns), np.rot90(outer, turns))
         return (pair[0][:, ::-1], pair[1][:, ::-1]) if mirrored else pair
@@ -208,3 +232,14 @@ class SuperResolution(Noun):
 
     def settings(self) -> dict[str, Any]:
         return self.model_dump()
+
+
+def _square(picture: Array, side: int, rng: np.random.Generator) -> Array:
+    y, x = (int(rng.integers(0, length - side + 1)) for length in picture.shape[:2])
+    return picture[y : y + side, x : x + side]
+
+
+def _is_reduction(small: Array, true: Array) -> bool:
+    """Whether this is the bicubic reduction of the true picture, by whatever program."""
+    made = resize(true, *small.shape[:2]).astype(np.float64)
+    return float(np.abs(made - small).mean()) < SAME_REDUCTION
