@@ -73,7 +73,8 @@ BRIEFLY_TRAINED = 8
 SEED = 0
 SAYS = (
     "ResNet-20 evolves into networks that dominate the published front and `prune_channels` after "
-    f"{EPOCHS} epochs, ResNet-56 teaching both; mixed bits beat uniform ones; one file is {TIMES_SMALLER} times smaller"
+    f"{EPOCHS} epochs, ResNet-56 teaching both; mixed bits beat uniform ones; one file is "
+    f"{TIMES_SMALLER} times smaller"
 )
 
 
