@@ -15,6 +15,7 @@ from lilliput.input_check import check_network_inputs, warnings_of
 from lilliput.models.source import load_model
 from lilliput.network import Network
 from lilliput.recipe import Recipe
+from lilliput.tasks import task_of
 from lilliput.tasks.base import Task
 from lilliput.teacher import load_teacher
 
@@ -22,16 +23,17 @@ LONGEST_TIMING, SHORTEST_TIMING = 20.0, 2.0
 """Seconds of a session of the stopwatch."""
 
 
-def context_of(
-    recipe: Recipe, original: Candidate, data: Dataset, task: Task, folder: Path
-) -> Context:
-    """What the recipe's stages work with, where nothing is kept."""
+def opened(recipe: Recipe) -> Context:
+    """The recipe's model, examples and teacher, opened, where nothing is kept."""
+    task = task_of(recipe.task.model_dump())
+    data = load_examples(recipe, task)
+    original = load_original(recipe, task, data)
     return Context(
         data=data,
         task=task,
         target=recipe.target,
         original=original,
-        folder=folder,
+        folder=Path(),
         other_teacher=_other_teacher(recipe, original, task, data),
         budget=recipe.budget,
         seed=recipe.seed,

@@ -24,14 +24,7 @@ from lilliput.exhibits import note_exhibits
 from lilliput.forecast import Forecast, foreseen
 from lilliput.meter.bfloat16 import twins
 from lilliput.meter.candidates import Yardstick, with_cost, with_latency
-from lilliput.opening import (
-    context_of,
-    describe,
-    input_warnings,
-    load_examples,
-    load_original,
-    without_truth,
-)
+from lilliput.opening import describe, input_warnings, opened, without_truth
 from lilliput.recipe import Recipe
 from lilliput.reports.files import write_report
 from lilliput.runs.folder import RunFolder
@@ -39,7 +32,6 @@ from lilliput.runs.front import label_gains, label_losses, pareto, recommend
 from lilliput.runs.result import RunResult
 from lilliput.staging import restore, run_stages, store
 from lilliput.steps.export import Export
-from lilliput.tasks import task_of
 from lilliput.teacher import introduced
 from lilliput.unseen import with_unseen_validation
 
@@ -56,11 +48,23 @@ class Prepared:
     reference: Candidate
 
 
-def execute(recipe: Recipe, run: RunFolder, progress: Progress | None = None) -> RunResult:
+def execute(
+    recipe: Recipe,
+    run: RunFolder,
+    progress: Progress | None = None,
+    *,
+    context: Context | None = None,
+) -> RunResult:
     """Run the recipe in this folder, or go on with it; what is finished is not done again.
 
     However it ends, the files that were made are measured, and the best so far is delivered: on
     Ctrl-C in a few seconds, before the KeyboardInterrupt is passed on; a second one ends it now.
+
+    Args:
+        recipe: What to do.
+        run: Where everything is kept.
+        progress: Watches.
+        context: What the recipe names, if it was opened before.
 
     Returns:
         The run's front, its recommended file and, when the budget is missed, by how much.
@@ -73,7 +77,7 @@ def execute(recipe: Recipe, run: RunFolder, progress: Progress | None = None) ->
     # Exports and cuts are many small operations: a second thread slows them down, and beside a
     # busy process it stalls them. Trainings choose their own number.
     with torch_threads(1):
-        prepared = prepare(recipe, run, progress or SilentProgress())
+        prepared = prepare(context or opened(recipe), run, progress or SilentProgress())
         ahead = _ahead(recipe, prepared.context)
         made = {prepared.original.id: prepared.original}
         try:
@@ -106,13 +110,11 @@ def _files(candidates: Iterable[Candidate], prepared: Prepared) -> list[Candidat
     return [*files, *twins([reference, *files], prepared.context)]
 
 
-def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
-    """Load model and data, export the original, note what the figures will be taken on."""
-    task = task_of(recipe.task.model_dump())
-    data = load_examples(recipe, task)
-    original = load_original(recipe, task, data)
+def prepare(given: Context, run: RunFolder, progress: Progress) -> Prepared:
+    """Everything into the run's folder; the original exported, and the examples described."""
     context = replace(
-        context_of(recipe, original, data, task, run.files),
+        given,
+        folder=run.files,
         networks=run.networks,
         root=run.path,
         checkpoints=run.checkpoints,
@@ -126,9 +128,9 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress) -> Prepared:
     untold = without_truth(data)
     for sentence in filter(None, (why, untold, introduced(context))):
         progress.say(sentence)
-    told = {"seed": recipe.seed, "validation_from_test": why, "without_truth": untold}
+    told = {"seed": context.seed, "validation_from_test": why, "without_truth": untold}
     run.journal.note("data", **{**describe(data), **told})
-    return Prepared(context, original, _reference(original, context))
+    return Prepared(context, context.original, _reference(context.original, context))
 
 
 def _warnings(context: Context) -> list[str]:

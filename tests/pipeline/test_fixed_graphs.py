@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from lilliput.artifact import TensorSpec
 from lilliput.candidate import Candidate
+from lilliput.data.dataset import Dataset
+from lilliput.data.sources import load_data
 from lilliput.errors import LilliputError, Mistakes, Refused
 from lilliput.export.onnx_file import export_network
 from lilliput.export.program_file import export_pt2
@@ -64,6 +66,21 @@ def test_where_nothing_runs_in_int8_the_float_files_are_the_result(
     assert result.best_file.read_bytes() == Path(weightless).read_bytes()
     report = (home / "run" / "report.md").read_text()
     assert "Int8: no gain for original: quantized 0 of 0 weighted layers" in report
+
+
+def test_what_was_opened_to_be_checked_is_not_opened_again_to_be_compressed(
+    home: Path, weightless: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def load(source: str, **settings: object) -> Dataset:
+        opened.append(source)
+        return load_data(source, **settings)
+
+    monkeypatch.setattr("lilliput.opening.load_data", load)
+    data = f"{home}/photos.py:examples"
+    compress(weightless, data=data, out=home / "run")
+    assert opened == [data]
 
 
 def test_what_is_refused_for_another_reason_is_no_missing_gain(tmp_path: Path) -> None:

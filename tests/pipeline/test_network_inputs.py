@@ -23,6 +23,7 @@ from lilliput.errors import LilliputError, Refused
 from lilliput.input_check import check_network_inputs, options_of, spread, warnings_of
 from lilliput.models.source import load_network
 from lilliput.network import Network
+from lilliput.opening import opened
 from lilliput.pipeline import prepare
 from lilliput.preprocessing import Preprocessing
 from lilliput.recipe import Recipe
@@ -217,7 +218,7 @@ def test_plan_and_run_pass_the_warning_on(home: Path) -> None:
             yield from items
 
     with RunFolder.create(home / "run", wrong) as run:
-        prepare(wrong, run, Told())
+        prepare(opened(wrong), run, Told())
     assert f"warning: {plan.warnings[0]}" in said
     mean, std = list(right.mean), list(right.std)
     told = RECIPE.format(home=home, how=f"{{mean: {mean}, std: {std}}}")

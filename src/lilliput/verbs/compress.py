@@ -18,7 +18,6 @@ from lilliput.recipe.paths import model_section
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.result import RunResult
 from lilliput.target import Target
-from lilliput.tasks import task_of
 from lilliput.track import chosen, followed
 
 QUICK_MINUTES = 10.0
@@ -90,14 +89,14 @@ def compress(
     watched, trackers = progress or SilentProgress(), chosen(track)
     if time_budget_minutes is None and epochs is None:
         watched.say("no --time-budget: a quick pass; more time finds better files")
-    _checked(recipe)
+    context, _, _ = _checked(recipe)
     from lilliput.pipeline import execute
 
     with (
         RunFolder.create(out, recipe, model_name=recipe.model.name) as run,
         followed(run, trackers, watched),
     ):
-        return execute(recipe, run, watched)
+        return execute(recipe, run, watched, context=context)
 
 
 def recipe_for(
@@ -178,17 +177,15 @@ def check_goals(recipe: Recipe) -> Plan:
 
 def _checked(recipe: Recipe) -> tuple[Context, Bounds, tuple[str, ...]]:
     """What the recipe names, opened, its bounds and warnings; raises as `check_goals` does."""
-    from lilliput.opening import context_of, input_warnings, load_examples, load_original
+    from lilliput.opening import input_warnings, opened
     from lilliput.planning import bounds_of, unreachable
     from lilliput.requirements import refusals
 
-    named = task_of(recipe.task.model_dump())
-    loaded = load_examples(recipe, named)
-    original = load_original(recipe, named, loaded)
-    context = context_of(recipe, original, loaded, named, Path())
+    context = opened(recipe)
     mistakes = refusals(recipe.stages, context)
     warnings = input_warnings(context)
-    bounds = bounds_of(original, None if recipe.budget.max_latency_ms is None else recipe.target)
+    timed_on = None if recipe.budget.max_latency_ms is None else recipe.target
+    bounds = bounds_of(context.original, timed_on)
     mistakes += unreachable(bounds, recipe.budget)
     if mistakes:
         raise mistakes[0] if len(mistakes) == 1 else Mistakes(mistakes)
