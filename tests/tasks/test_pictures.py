@@ -254,6 +254,25 @@ def test_reduced_patches_show_more_of_a_picture_and_stay_pairs() -> None:
     np.testing.assert_allclose(np.minimum(*steps), 0, atol=1e-6)
 
 
+def test_bicubic_reductions_by_another_program_are_known_as_such() -> None:
+    task = task_of({"name": "super_resolution", "patch": 8, "reduced_to": [0.5]})
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    true = resize(noise, 64, 64)
+
+    def drawn(small: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng(1)
+        (batch,) = task.training_batches(Split([small], [true]), Preprocessing(), 16, rng)
+        return batch.targets
+
+    reduced = drawn(resize(true, 32, 32))
+    bicubic, lanczos = (
+        np.asarray(Image.fromarray(true).resize((32, 32), kind))
+        for kind in (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+    )
+    np.testing.assert_array_equal(drawn(bicubic), reduced)
+    assert not np.array_equal(drawn(lanczos), reduced)
+
+
 def test_pairs_of_another_kind_keep_their_size() -> None:
     task = task_of({"name": "super_resolution", "patch": 8, "reduced_to": [0.5]})
     small = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
@@ -265,7 +284,7 @@ def test_pairs_of_another_kind_keep_their_size() -> None:
 
 def test_a_picture_too_small_to_be_reduced_gives_whole_patches() -> None:
     task = task_of({"name": "super_resolution", "patch": 8, "reduced_to": [0.6]})
-    pictures = [np.zeros((side, side, 3), np.uint8) for side in (16, 20, 40)]
+    pictures = [np.zeros((side, side, 3), np.uint8) for side in (40, 20, 16)]
     data = task.prepare(Dataset("d", train=Split(pictures)))
     (batch,) = task.training_batches(data.train, Preprocessing(), 48, np.random.default_rng(0))
     assert batch.inputs[0].shape == (48, 3, 8, 8)
