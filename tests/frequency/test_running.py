@@ -197,7 +197,8 @@ def test_only_what_is_measured_faster_changes(tmp_path, monkeypatch):
     assert same.labels == ("no layer is faster in the frequency domain",)
 
 
-def test_the_stopwatch_times_each_form_within_its_network(tmp_path):
+def test_the_stopwatch_times_each_form_within_its_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("lilliput.search.running.SECONDS_EACH", 0.5)
     context = tiny_context(tmp_path)
     layer = nn.Conv2d(16, 16, 7, padding=3)
     module = nn.Sequential(nn.Conv2d(3, 16, 1), layer, nn.ReLU()).eval()
