@@ -32,7 +32,7 @@ from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import drop
 from lilliput.meter.host import cpu_flags, isa_class
-from lilliput.meter.stopwatch import Timing, compare_files
+from lilliput.meter.stopwatch import Pace, Timing, compare_files
 from lilliput.runs.folder import is_run
 from lilliput.runs.result import RunResult
 from lilliput.target import Target
@@ -158,7 +158,7 @@ def judge(files: Mapping[str, Path], original: Artifact, target: Target) -> dict
     timings = compare_files(
         {ORIGINAL: (original.path, Target())} | {n: (path, target) for n, path in files.items()},
         ORIGINAL,
-        max_seconds=30.0 * len(files),
+        Pace(max_seconds=30.0 * len(files)),
     )
     test = load_data("cifar10", task=TASK).test
     whole = scores(original, TASK, test)

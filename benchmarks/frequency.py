@@ -9,7 +9,7 @@ from benchmarks.harness import Options
 from lilliput.artifact import Artifact
 from lilliput.context import Context
 from lilliput.export.onnx_file import export_network
-from lilliput.meter.stopwatch import Timing, compare_files
+from lilliput.meter.stopwatch import Pace, Timing, compare_files
 from lilliput.target import Target
 
 SMOKE_EXAMPLES = 1500
@@ -32,4 +32,5 @@ def exported(context: Context, name: str) -> Artifact:
 def timed(ours: Path, reference: Path, options: Options) -> Timing:
     """Both files side by side in one session."""
     files = {"ours": (ours, Target()), "reference": (reference, Target())}
-    return compare_files(files, "reference", max_seconds=5.0 if options.smoke else 30.0)["ours"]
+    pace = Pace(max_seconds=5.0 if options.smoke else 30.0)
+    return compare_files(files, "reference", pace)["ours"]

@@ -23,7 +23,7 @@ from lilliput.measurement import Measurement
 from lilliput.meter.accuracy import drop
 from lilliput.meter.coverage import coverage
 from lilliput.meter.host import cpu_flags, isa_class
-from lilliput.meter.stopwatch import Timing, compare_files
+from lilliput.meter.stopwatch import Pace, Timing, compare_files
 from lilliput.target import Target
 
 OLD_CPU_IMAGES = 1000
@@ -79,7 +79,7 @@ def judged_rows(
     direct = compare_files(
         {name: (files.int8[name], Target()) for name in (OURS, fastest)},
         fastest,
-        max_seconds=3 if options.smoke else SECONDS,
+        Pace(max_seconds=3 if options.smoke else SECONDS),
     )[OURS]
     rows = [
         _lost(case, "lost", context, native, OURS, f"<= {case.allowed}"),
@@ -117,7 +117,7 @@ def timed(files: Files, options: Options) -> dict[str, Timing]:
     return compare_files(
         {name: (path, Target()) for name, path in every.items()},
         FLOAT,
-        max_seconds=3 if options.smoke else SECONDS,
+        Pace(max_seconds=3 if options.smoke else SECONDS),
     )
 
 

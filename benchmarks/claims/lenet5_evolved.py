@@ -18,7 +18,7 @@ from lilliput.artifact import Artifact, ArtifactMetadata
 from lilliput.context import Context
 from lilliput.errors import LilliputError
 from lilliput.export.onnx_file import export_network
-from lilliput.meter.stopwatch import compare_files
+from lilliput.meter.stopwatch import Pace, compare_files
 from lilliput.network import Network
 from lilliput.runs.journal import JournalFile
 from lilliput.search.evolution import Algorithm, Evolution
@@ -152,7 +152,7 @@ def rows_of(name: str, files: list[Artifact], options: Options) -> list[Row]:
     timing = compare_files(
         {"original": (whole.path, Target()), "ours": (files[0].path, Target())},
         "original",
-        max_seconds=3 if options.smoke else 30,
+        Pace(max_seconds=3 if options.smoke else 30),
     )["ours"]
     return [
         Row(

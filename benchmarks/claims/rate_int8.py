@@ -19,7 +19,7 @@ from benchmarks.resnets import whole_test_drop, with_preprocessing
 from lilliput.codec.container import encode
 from lilliput.context import Context
 from lilliput.measurement import Measurement
-from lilliput.meter.stopwatch import compare_files
+from lilliput.meter.stopwatch import Pace, compare_files
 from lilliput.target import Target
 
 NETWORKS = ("ResNet-20", "ResNet-56")
@@ -147,7 +147,7 @@ def judged(
     timing = compare_files(
         {"ordinary": (made[None], Target()), "rate": (made[RATE], Target())},
         "ordinary",
-        max_seconds=SECONDS,
+        Pace(max_seconds=SECONDS),
     )["rate"]
     low, high = timing.ratio_interval
     yield Row(

@@ -32,7 +32,7 @@ from lilliput.errors import LilliputError
 from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
 from lilliput.meter.cost import file_cost
-from lilliput.meter.stopwatch import Timing, compare_files
+from lilliput.meter.stopwatch import Pace, Timing, compare_files
 from lilliput.network import Network
 from lilliput.runs.journal import JournalFile
 from lilliput.search.genomes import Variant
@@ -336,7 +336,7 @@ def timed(files: Mapping[str, Path], original: Artifact, options: Options) -> di
     return compare_files(
         {name: (path, Target()) for name, path in given.items()},
         "original",
-        max_seconds=3 if options.smoke else 60,
+        Pace(max_seconds=3 if options.smoke else 60),
     )
 
 

@@ -15,7 +15,7 @@ from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
 from lilliput.meter.cost import file_cost
 from lilliput.meter.host import cpu_flags, isa_class, native_precision
-from lilliput.meter.stopwatch import compare_files
+from lilliput.meter.stopwatch import Pace, compare_files
 from lilliput.models.source import load_network
 from lilliput.network import Network
 from lilliput.preprocessing import Preprocessing
@@ -108,7 +108,7 @@ def rows_of(
     timing = compare_files(
         {"original": (original.path, Target()), "pruned": (pruned.path, Target())},
         "original",
-        max_seconds=3 if options.smoke else 60,
+        Pace(max_seconds=3 if options.smoke else 60),
     )["pruned"]
     share = file_cost(pruned.path).macs / file_cost(original.path).macs
     found = lost(pruned, original, context)

@@ -100,9 +100,8 @@ def trial(
     timing = stopwatch.compare_files(
         {"reference": (files[reference], target), "other": (files[other], target)},
         "reference",
+        stopwatch.Pace(SMOKE_SECONDS if smoke else MAX_SECONDS, resolution=RESOLUTION),
         seed=number,
-        max_seconds=SMOKE_SECONDS if smoke else MAX_SECONDS,
-        resolution=RESOLUTION,
     )["other"]
     seconds = time.perf_counter() - start
     right = "tie" if kind == SAME else ("faster" if swapped else "slower")

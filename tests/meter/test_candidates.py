@@ -11,7 +11,7 @@ import pytest
 from lilliput.candidate import Candidate
 from lilliput.meter import candidates
 from lilliput.meter.candidates import with_latency
-from lilliput.meter.stopwatch import compare_files
+from lilliput.meter.stopwatch import Pace, compare_files
 from lilliput.opening import timing_seconds
 from lilliput.steps.export import Export
 from lilliput.testing import tiny_context, tiny_network
@@ -22,9 +22,9 @@ def test_a_session_takes_what_the_run_allows(
 ) -> None:
     allowed: list[float] = []
 
-    def watched(*args: Any, max_seconds: float, **more: Any) -> Any:
-        allowed.append(max_seconds)
-        return compare_files(*args, max_seconds=0.1, **more)
+    def watched(files: Any, reference: str, pace: Pace, **more: Any) -> Any:
+        allowed.append(pace.max_seconds)
+        return compare_files(files, reference, Pace(max_seconds=0.1), **more)
 
     monkeypatch.setattr(candidates, "compare_files", watched)
     context = tiny_context(tmp_path, timing_seconds=3.0)

@@ -10,7 +10,7 @@ import pytest
 from lilliput.errors import LilliputError
 from lilliput.meter.loads import LEAST_LOADS, rounds_a_load
 from lilliput.meter.readings import FLOOR, FLOOR_BETWEEN_PROCESSES, Readings, Timing
-from lilliput.meter.stopwatch import collect, compare_files, most_threads
+from lilliput.meter.stopwatch import USUAL, Pace, collect, compare_files, most_threads
 from lilliput.runtimes.null import NullRuntime, NullSession, VirtualClock, constant
 from lilliput.target import Target
 
@@ -24,11 +24,13 @@ def still(clock: VirtualClock, milliseconds: float, **conditions: object) -> Nul
     return session
 
 
-def timed(sessions: dict[str, NullSession], **settings: object) -> dict[str, Timing]:
+def timed(
+    sessions: dict[str, NullSession], pace: Pace = USUAL, **settings: object
+) -> dict[str, Timing]:
     clock = next(iter(sessions.values())).clock
     settings = {"other_load": lambda: 0.0, **settings}
     reference = next(iter(sessions))
-    return collect(sessions, reference, clock=clock, **settings).timings(reference)
+    return collect(sessions, reference, pace, clock=clock, **settings).timings(reference)
 
 
 def test_figures_of_a_still_machine_are_exact() -> None:
@@ -83,7 +85,7 @@ def test_nothing_is_found_where_nothing_is(
     for seed in range(12):
         machine = noisy_machine(seed, **noise)
         sessions = {"a": machine.session(1.0), "b": machine.session(1.0)}
-        verdicts.append(timed(sessions, seed=seed, max_seconds=3.0)["b"].verdict)
+        verdicts.append(timed(sessions, Pace(3.0), seed=seed)["b"].verdict)
     assert verdicts.count("tie") >= 11
 
 
@@ -95,7 +97,7 @@ def test_three_percent_are_found(
     for seed in range(6):
         machine = noisy_machine(100 + seed, jitter=0.03, regime=0.02)
         sessions = {"a": machine.session(1.0), "b": machine.session(factor)}
-        verdicts.append(timed(sessions, seed=seed, max_seconds=20.0)["b"].verdict)
+        verdicts.append(timed(sessions, Pace(20.0), seed=seed)["b"].verdict)
     assert verdicts.count(says) == 6
 
 
@@ -119,7 +121,7 @@ def test_intervals_cover_the_truth(noisy_machine: Callable[..., object]) -> None
     for seed in range(25):
         machine = noisy_machine(seed, regime=0.1)
         sessions = {"a": machine.session(1.0), "b": machine.session(1.2)}
-        low, high = timed(sessions, seed=seed, resolution=0.05)["b"].ratio_interval
+        low, high = timed(sessions, Pace(resolution=0.05), seed=seed)["b"].ratio_interval
         covered += low <= 1.2 <= high
     assert covered >= 21
 
@@ -128,7 +130,7 @@ def test_the_same_seed_gives_the_same_figures(noisy_machine: Callable[..., objec
     def once() -> Timing:
         machine = noisy_machine(3)
         sessions = {"a": machine.session(1.0), "b": machine.session(1.1)}
-        return timed(sessions, seed=5, max_seconds=2.0)["b"]
+        return timed(sessions, Pace(2.0), seed=5)["b"]
 
     assert once().model_dump(exclude={"conditions"}) == once().model_dump(exclude={"conditions"})
 
@@ -141,12 +143,12 @@ def test_measuring_stops_by_width_and_never_by_significance(
     for factor in (1.0, 1.5):
         machine = noisy_machine(8)
         sessions = {"a": machine.session(1.0), "b": machine.session(factor)}
-        found = timed(sessions, resolution=0.02)["b"]
+        found = timed(sessions, Pace(resolution=0.02))["b"]
         low, high = found.ratio_interval
         assert (high - low) / found.ratio <= 0.025
         rounds.append(found.rounds)
     assert max(rounds) <= 1.5 * min(rounds)
-    wide = timed({"a": machine.session(1.0), "b": machine.session(1.0)}, resolution=0.2)["b"]
+    wide = timed({"a": machine.session(1.0), "b": machine.session(1.0)}, Pace(resolution=0.2))["b"]
     assert wide.rounds < min(rounds)
 
 
@@ -160,7 +162,7 @@ def test_the_time_is_kept_and_so_are_the_fewest_rounds() -> None:
     sessions = {name: NullSession(times=times, clock=clock) for name in "ab"}
     for session in sessions.values():
         session.bind(FEED)
-    found = timed(sessions, max_seconds=5.0, min_rounds=30)["b"]
+    found = timed(sessions, Pace(5.0, min_rounds=30))["b"]
     assert found.rounds == 30
     assert found.runs == 30, "bursts shrink to one run where five would not fit"
     assert clock() < 30
@@ -168,7 +170,7 @@ def test_the_time_is_kept_and_so_are_the_fewest_rounds() -> None:
 
 def test_a_burst_can_be_asked_for() -> None:
     clock = VirtualClock()
-    found = timed({"a": still(clock, 1.0), "b": still(clock, 1.0)}, burst=3)
+    found = timed({"a": still(clock, 1.0), "b": still(clock, 1.0)}, Pace(burst=3))
     assert found["b"].runs == 90
 
 
@@ -212,7 +214,7 @@ def test_throttling_is_named() -> None:
     clock = VirtualClock()
     heating = NullSession(times=lambda count: np.full(count, int(1e6 * (1 + clock()))), clock=clock)
     heating.bind(FEED)
-    found = timed({"a": heating, "b": still(clock, 1.0)}, max_seconds=1.0)
+    found = timed({"a": heating, "b": still(clock, 1.0)}, Pace(1.0))
     reasons = " and ".join(found["a"].conditions["unstable_because"])
     assert re.search(r"it got \d+% slower while being timed", reasons)
     # The still one's own times are sure; its ratio to one that heats is not.
@@ -222,7 +224,7 @@ def test_throttling_is_named() -> None:
 def test_what_intervals_leave_open_is_named(noisy_machine: Callable[..., object]) -> None:
     # users-ask 8
     machine = noisy_machine(0, jitter=0.5)
-    a, b = timed({"a": machine.session(1.0), "b": machine.session(1.0)}, max_seconds=1.0).values()
+    a, b = timed({"a": machine.session(1.0), "b": machine.session(1.0)}, Pace(1.0)).values()
     (of_time,) = (r for r in a.conditions["unstable_because"] if "time is known" in r)
     low, high = a.interval_ms
     assert of_time == f"its time is known to ±{(high - low) / 2 / a.median_ms:.0%} only"
@@ -341,9 +343,7 @@ def test_what_takes_long_to_load_is_loaded_once_beside_a_second_copy(
     elsewhere: Callable[..., tuple],
 ) -> None:
     runtime, files = elsewhere(1.01, apart=0.03, loading=3.0)
-    found = compare_files(
-        files, "small", max_seconds=10.0, clock=runtime.clock, other_load=lambda: 0.0
-    )
+    found = compare_files(files, "small", Pace(10.0), clock=runtime.clock, other_load=lambda: 0.0)
     assert found["large"].conditions["loads"] == 1
     assert len(runtime.opened) == runtime.closed == 3
     low, high = found["large"].ratio_interval
@@ -366,7 +366,7 @@ def test_real_files_are_compared(chain: Callable[..., Path]) -> None:
         "narrow": (chain(4, "conv1x1"), Target()),
         "wide": (chain(64, "conv3x3"), Target()),
     }
-    found = compare_files(files, "narrow", max_seconds=1.0, resolution=0.5)
+    found = compare_files(files, "narrow", Pace(1.0, resolution=0.5))
     assert found["wide"].verdict == "slower"
     assert found["wide"].ratio > 5
     assert found["wide"].conditions["runtime"] == "onnxruntime"
@@ -388,7 +388,7 @@ def test_real_files_are_compared(chain: Callable[..., Path]) -> None:
 def test_a_load_is_worth_its_rounds(
     loading: float, a_round: float, seconds: float, rounds: int | None
 ) -> None:
-    assert rounds_a_load(loading, a_round, min_rounds=30, max_seconds=seconds) == rounds
+    assert rounds_a_load(loading, a_round, Pace(seconds, min_rounds=30)) == rounds
 
 
 def test_the_most_threads_count() -> None:
@@ -403,7 +403,7 @@ def test_a_machine_that_changes_its_pace_leaves_ratios_narrow(
     """Both files slow down together, for a while: that is no doubt about their ratio."""
     machine = noisy_machine(4, jitter=0.02, regime=0.3)
     sessions = {"a": machine.session(1.0), "b": machine.session(1.1)}
-    found = timed(sessions, max_seconds=5.0, resolution=0.0)["b"]
+    found = timed(sessions, Pace(5.0, resolution=0.0))["b"]
     wanders = (found.interval_ms[1] - found.interval_ms[0]) / found.median_ms
     assert found.ratio_interval[1] - found.ratio_interval[0] < wanders / 3
     assert found.ratio_interval[0] <= 1.1 <= found.ratio_interval[1]

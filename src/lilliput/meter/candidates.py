@@ -29,7 +29,7 @@ from lilliput.meter.accuracy import (
 )
 from lilliput.meter.bfloat16 import as_meant
 from lilliput.meter.cost import file_cost
-from lilliput.meter.stopwatch import compare_files
+from lilliput.meter.stopwatch import Pace, compare_files
 from lilliput.onnx_io import unpacked
 from lilliput.preprocessing import IDENTITY
 from lilliput.runtimes.opening import open_session
@@ -75,7 +75,7 @@ def with_latency(
         timings = compare_files(
             files,
             reference.id,
-            max_seconds=context.timing_seconds,
+            Pace(max_seconds=context.timing_seconds),
             seed=context.derived_seed("stopwatch") % 2**32,
             progress=context.progress,
         )

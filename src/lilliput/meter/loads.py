@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lilliput.data.dataset import Array
+from lilliput.meter.rounds import Pace
 from lilliput.runtimes.base import RUNTIMES, Session
 from lilliput.runtimes.hosted import Hosted
 from lilliput.runtimes.opening import open_session, random_feeds
@@ -123,19 +124,16 @@ def loaded_once(files: Mapping[str, Path], target: Target) -> Iterator[dict[str,
         }
 
 
-def rounds_a_load(
-    loading: float, a_round: float, *, min_rounds: int, max_seconds: float
-) -> int | None:
+def rounds_a_load(loading: float, a_round: float, pace: Pace) -> int | None:
     """Rounds that each load is worth; None where enough loads do not fit into the time.
 
     Args:
         loading: Seconds to load all files and warm them up.
         a_round: Seconds of a round.
-        min_rounds: Rounds in all, at least.
-        max_seconds: For everything.
+        pace: The fewest rounds in all, and the time for everything.
     """
     seconds = max(LEAST_SECONDS, WORTH * loading)
-    least = math.ceil(min_rounds / LEAST_LOADS)
+    least = math.ceil(pace.min_rounds / LEAST_LOADS)
     wanted = max(least, math.ceil(seconds / max(a_round, 1e-9)))
-    fitting = math.floor((max_seconds / LEAST_LOADS - loading) / max(a_round, 1e-9))
+    fitting = math.floor((pace.max_seconds / LEAST_LOADS - loading) / max(a_round, 1e-9))
     return min(wanted, fitting) if fitting >= least else None

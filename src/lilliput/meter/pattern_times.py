@@ -16,7 +16,7 @@ import numpy as np
 from lilliput.context import Progress
 from lilliput.meter.layer_nets import IR_VERSION, OPSET
 from lilliput.meter.layer_times import identity, kept, loaded, quiet_seconds, users_cache
-from lilliput.meter.stopwatch import collect
+from lilliput.meter.stopwatch import Pace, collect
 from lilliput.noun import Noun
 from lilliput.target import Target
 
@@ -93,9 +93,7 @@ def pattern_times(
             readings = collect(
                 sessions,
                 str(SPATIAL),
-                min_rounds=ROUNDS,
-                max_seconds=SECONDS,
-                resolution=RESOLUTION,
+                Pace(min_rounds=ROUNDS, max_seconds=SECONDS, resolution=RESOLUTION),
                 progress=progress,
             )
         seconds = {int(name): quiet_seconds(runs) for name, runs in readings.runs.items()}

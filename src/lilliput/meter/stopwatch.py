@@ -28,11 +28,11 @@ from lilliput.meter.host import state, usable_cores
 from lilliput.meter.load import OtherLoad, tolerable_load
 from lilliput.meter.loads import LEAST_LOADS, Loads, rounds_a_load
 from lilliput.meter.readings import Readings, Timing
-from lilliput.meter.rounds import UNMEASURED, Rounds, burst_size, warm_up
+from lilliput.meter.rounds import UNMEASURED, USUAL, Pace, Rounds, burst_size, warm_up
 from lilliput.runtimes.base import Session
 from lilliput.target import Target
 
-__all__ = ["Readings", "Timing", "collect", "compare_files"]
+__all__ = ["USUAL", "Pace", "Readings", "Timing", "collect", "compare_files"]
 
 PATIENCE = 0.2
 """Share of the time that may be spent on rounds that are thrown away."""
@@ -41,11 +41,8 @@ PATIENCE = 0.2
 def collect(
     sessions: Mapping[str, Session],
     reference: str,
+    pace: Pace = USUAL,
     *,
-    min_rounds: int = 30,
-    max_seconds: float = 20.0,
-    resolution: float = 0.01,
-    burst: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     control: str | None = None,
@@ -58,12 +55,7 @@ def collect(
     Args:
         sessions: {name: loaded file with its inputs bound}.
         reference: The name that ratios refer to.
-        min_rounds: Rounds that are always taken, however long they last.
-        max_seconds: No round begins after this many seconds (but for `min_rounds`).
-        resolution: Relative difference to be told apart: rounds are added until every ratio's
-            interval is at most this wide in all (±0.5 % by default).
-        burst: Timed runs a turn; by default 3 to 8, more for files that take under 0.2 ms and
-            fewer for those of which 3 would not fit.
+        pace: How long to measure.
         seed: Fixes the order of the turns and the resampling.
         progress: Told about the blocks of rounds.
         control: The name of a second copy of the reference: its distance from the reference
@@ -76,12 +68,11 @@ def collect(
     _check_names(sessions, reference, control)
     before, begun = state(), clock()
     run_ns = {name: warm_up(session) for name, session in sessions.items()}
-    sizes = _bursts(run_ns, burst, turns=len(sessions) * min_rounds, max_seconds=max_seconds)
+    sizes = _bursts(run_ns, pace)
     stretch = loads and rounds_a_load(
         loads.seconds + clock() - begun,
         sum(run_ns[name] * sum(size) for name, size in sizes.items()) * 1e-9,
-        min_rounds=min_rounds,
-        max_seconds=max_seconds,
+        pace,
     )
     if loads and not stretch:
         control = loads.open_control(reference)
@@ -94,16 +85,16 @@ def collect(
         clock=clock,
         other_load=OtherLoad() if other_load is None else other_load,
         allowed=tolerable_load(usable_cores(), most_threads(sessions.values())),
-        patience_seconds=PATIENCE * max_seconds,
+        patience_seconds=PATIENCE * pace.max_seconds,
     )
     copies = (control, reference) if control else None
     watch = _Watch(taker, sessions, before, seed, loads if stretch else None, stretch or 0, copies)
     until = _until_narrow(
         watch,
         width=lambda: watch.readings().widest(reference),
-        resolution=resolution,
-        min_rounds=max(min_rounds, LEAST_LOADS * watch.stretch),
-        timed_out=lambda: clock() - begun >= max_seconds,
+        resolution=pace.resolution,
+        min_rounds=max(pace.min_rounds, LEAST_LOADS * watch.stretch),
+        timed_out=lambda: clock() - begun >= pace.max_seconds,
     )
     label = f"timing {len(sessions)} files, pass"
     for _ in (progress or SilentProgress()).track(until, label=label):
@@ -178,14 +169,13 @@ def _until_narrow(
             check_at = math.ceil(1.4 * rounds)
 
 
-def _bursts(
-    run_ns: Mapping[str, float], burst: int | None, *, turns: int, max_seconds: float
-) -> dict[str, tuple[int, int]]:
+def _bursts(run_ns: Mapping[str, float], pace: Pace) -> dict[str, tuple[int, int]]:
     """{name: (unmeasured, timed) runs a turn}."""
-    if burst is not None:
-        return dict.fromkeys(run_ns, (UNMEASURED, burst))
+    if pace.burst is not None:
+        return dict.fromkeys(run_ns, (UNMEASURED, pace.burst))
+    turns = len(run_ns) * pace.min_rounds
     return {
-        name: burst_size(each, turns=turns, max_seconds=max_seconds)
+        name: burst_size(each, turns=turns, max_seconds=pace.max_seconds)
         for name, each in run_ns.items()
     }
 
@@ -205,23 +195,27 @@ def most_threads(sessions: Iterable[Session]) -> int:
 def compare_files(
     files: Mapping[str, tuple[Path, Target]],
     reference: str,
+    pace: Pace = USUAL,
     *,
     batch: int = 1,
     feeds: Mapping[str, Sequence[Array]] | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
     clock: Callable[[], float] = time.perf_counter,
-    **settings: Any,
+    other_load: Callable[[], float] | None = None,
 ) -> dict[str, Timing]:
     """Load files again and again, time them side by side, and judge each against the reference.
 
     Args:
         files: {name: (file, where it runs)}.
         reference: The name that ratios refer to.
+        pace: How long to measure.
         batch: Batch size of the random inputs, where the file leaves it free.
         feeds: Inputs by name, in place of random ones.
         seed: Fixes the order of loads and turns, and the resampling.
+        progress: Told about the blocks of rounds.
         clock: Seconds; tests give a scripted one.
-        settings: As for `collect`.
+        other_load: Cores in use by other processes since the last call.
 
     Returns:
         {name: Timing}, in the order of `files`.
@@ -234,7 +228,14 @@ def compare_files(
     with closing(Loads(files, feeds=feeds, batch=batch, rng=rng, clock=clock)) as loads:
         loads.open()
         readings = collect(
-            loads.sessions, reference, seed=seed, clock=clock, loads=loads, **settings
+            loads.sessions,
+            reference,
+            pace,
+            seed=seed,
+            progress=progress,
+            clock=clock,
+            other_load=other_load,
+            loads=loads,
         )
     timings = readings.timings(reference)
     return {name: timings[name] for name in files}

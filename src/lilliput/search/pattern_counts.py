@@ -17,7 +17,7 @@ from lilliput.frequency.counts import Counts, Found, energy_of, forms_of, within
 from lilliput.frequency.running import pads_of
 from lilliput.meter.layer_times import TOLERANCE, loaded, quiet_seconds
 from lilliput.meter.pattern_times import SPATIAL, Place, framed, pattern_times
-from lilliput.meter.stopwatch import collect
+from lilliput.meter.stopwatch import Pace, collect
 from lilliput.network import Network
 from lilliput.onnx_io import read_model
 from lilliput.search.running import timed_within
@@ -81,8 +81,7 @@ def shares_of(places: Mapping[str, Place], network: Network, context: Context) -
         readings = collect(
             sessions,
             "network",
-            min_rounds=ROUNDS,
-            max_seconds=SECONDS,
+            Pace(min_rounds=ROUNDS, max_seconds=SECONDS),
             seed=context.derived_seed("patterns") % 2**32,
             progress=context.progress,
         )

@@ -20,7 +20,7 @@ from lilliput.encode.coarse import coarse_int8
 from lilliput.errors import LilliputError
 from lilliput.export.onnx_file import export_network
 from lilliput.meter.loads import loaded_once
-from lilliput.meter.stopwatch import collect
+from lilliput.meter.stopwatch import Pace, collect
 from lilliput.network import Network
 from lilliput.noun import Noun
 from lilliput.target import Target
@@ -87,7 +87,7 @@ def least_ms(file: Path, target: Target) -> float:
         with suppress(LilliputError):
             files["int8"] = coarse_int8(file, Path(folder) / "int8.onnx")
         with loaded_once(files, target) as sessions:
-            readings = collect(sessions, "float", min_rounds=ROUNDS, max_seconds=1.0)
+            readings = collect(sessions, "float", Pace(min_rounds=ROUNDS, max_seconds=1.0))
     return min(float(runs.min()) for runs in readings.runs.values()) / 1e6
 
 
@@ -97,9 +97,7 @@ def _median_ms(files: Mapping[str, Path], context: Context) -> dict[str, float]:
         readings = collect(
             sessions,
             REFERENCE,
-            min_rounds=ROUNDS,
-            max_seconds=0.0,
-            burst=BURST,
+            Pace(min_rounds=ROUNDS, max_seconds=0.0, burst=BURST),
             seed=context.derived_seed("probe") % 2**32,
             progress=context.progress,
         )

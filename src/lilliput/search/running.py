@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from lilliput.context import Context
 from lilliput.export.onnx_file import export_network
-from lilliput.meter.stopwatch import Timing, compare_files
+from lilliput.meter.stopwatch import Pace, Timing, compare_files
 from lilliput.network import Network
 
 SECONDS_EACH = 6.0
@@ -37,7 +37,7 @@ def timed_within(
         return compare_files(
             files,
             SPATIAL,
-            max_seconds=SECONDS_EACH * len(files),
+            Pace(max_seconds=SECONDS_EACH * len(files)),
             seed=context.derived_seed("running forms") % 2**32,
             progress=context.progress,
         )

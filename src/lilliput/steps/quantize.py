@@ -30,7 +30,7 @@ from lilliput.graph import Graph
 from lilliput.graph.constants import known_ahead
 from lilliput.meter.coverage import coverage
 from lilliput.meter.host import cpu_flags, isa_class
-from lilliput.meter.stopwatch import compare_files
+from lilliput.meter.stopwatch import Pace, compare_files
 from lilliput.meter.trials import Trials
 from lilliput.onnx_io import read_model, set_metadata, write_model
 from lilliput.preprocessing import IDENTITY
@@ -291,7 +291,7 @@ class _Trials:
         timing = compare_files(
             files,
             "second",
-            max_seconds=self.context.timing_seconds,
+            Pace(max_seconds=self.context.timing_seconds),
             seed=self.context.derived_seed("quantize", "stopwatch") % 2**32,
         )
         return timing["first"].verdict == "faster"

@@ -15,7 +15,7 @@ from lilliput.errors import LilliputError
 from lilliput.meter.bfloat16 import as_meant
 from lilliput.meter.host import clips_here, fingerprint, timed_elsewhere
 from lilliput.meter.readings import Timing
-from lilliput.meter.stopwatch import compare_files
+from lilliput.meter.stopwatch import Pace, compare_files
 from lilliput.target import Target
 from lilliput.units import format_bytes, format_ms
 
@@ -114,8 +114,8 @@ def measure(
     timings = compare_files(
         {name: (path, as_meant(said[name], where)) for name, path in named.items()},
         next(iter(named)),
+        Pace(max_seconds=max_seconds),
         batch=batch,
-        max_seconds=max_seconds,
         seed=seed,
         progress=progress,
     )
