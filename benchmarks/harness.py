@@ -285,8 +285,14 @@ def conditions(command: Sequence[str], *, seconds: float, options: Options) -> d
         "command": " ".join(command),
         "seeds": list(options.seeds),
         "seconds": round(seconds, 1),
+        "seconds_of_parts": round(seconds_of_parts(options), 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def seconds_of_parts(options: Options) -> float:
+    """What the parts that were made beforehand took: each may have a file `<part>.seconds`."""
+    return sum(float(path.read_text()) for path in options.parts.glob("*.seconds"))
 
 
 def fill_open_rows(claim: Claim, other: Claim) -> Claim:

@@ -7,8 +7,9 @@ between them is replaced.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import HOME, ROOT, Claim, Peer, Row, read
 
@@ -66,9 +67,14 @@ def table(claim: Claim) -> str:
         _markdown(head, (_cells(row) for row in claim.rows)),
         "\n".join(limits),
         _beside(claim.peers) if claim.peers else "",
-        f"`python -m benchmarks {claim.claim}` ({said.get('seconds', 0):.0f} s; {where})",
+        f"`python -m benchmarks {claim.claim}` ({_duration(said)}; {where})",
     ]
     return "\n" + "\n\n".join(filter(None, blocks)) + "\n\n"
+
+
+def _duration(said: Mapping[str, Any]) -> str:
+    seconds, before = said.get("seconds", 0), said.get("seconds_of_parts", 0)
+    return f"{seconds:.0f} s" + (f", after parts of {before:.0f} s" if before else "")
 
 
 def _beside(peers: Sequence[Peer]) -> str:

@@ -280,6 +280,7 @@ def test_parts_of_a_claim_are_kept_until_it_has_a_result(
         if not part.is_file():
             made.append(part)
             part.write_bytes(b"trained")
+            part.with_suffix(".seconds").write_text("61.5")
         if len(made) == 1 and made.append(part) is None and not options.smoke:
             raise KeyboardInterrupt
         return Claim(says="it took long", rows=(Row(name="parts", figure=1),))
@@ -289,7 +290,9 @@ def test_parts_of_a_claim_are_kept_until_it_has_a_result(
     with pytest.raises(KeyboardInterrupt):
         harness.run(options, command=[])
     assert (home / "parts" / "long" / "first.onnx").is_file()
-    harness.run(options, command=[])
+    claim = harness.run(options, command=[])
+    assert claim.conditions["seconds_of_parts"] == 61.5
+    assert "s, after parts of 62 s;" in tables.table(claim)
     assert made == [home / "parts" / "long" / "first.onnx"] * 2, "the part was made again"
     assert not (home / "parts" / "long").exists()
     assert Options(name="long", home=home, smoke=True).parts == home / "work" / "long-smoke"
