@@ -7,6 +7,7 @@ cuts, and says nothing of accuracy. The test split is looked at once, by the del
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -238,7 +239,10 @@ def made(options: Options, job: Job, variant: Variant | None) -> Path:
     torch.set_num_threads(1)
     path = options.parts / f"{job.stem}.onnx"
     if not path.is_file():
-        exported(trained(options, job, variant), path)
+        began = time.perf_counter()
+        network = trained(options, job, variant)
+        path.with_suffix(".seconds").write_text(f"{time.perf_counter() - began:.1f}")
+        exported(network, path)
     return pack(path, out=options.work / f"{job.stem}.lil").path if job.kind in BITS else path
 
 
