@@ -46,8 +46,8 @@ def test_beyond_the_range_values_saturate() -> None:
     np.testing.assert_array_equal(affine.quantize(np.array([-5.0, 0.25, 99.0])), [0, 64, 255])
 
 
-def test_a_constant_tensor_gets_a_usable_scale() -> None:
-    assert Affine.of_range(0.0, 0.0).scale > 0
+def test_a_tensor_that_was_always_zero_gets_the_levels_of_zero_to_one() -> None:
+    assert Affine.of_range(0.0, 0.0) == Affine.of_range(0.0, 1.0)
 
 
 @pytest.mark.parametrize(

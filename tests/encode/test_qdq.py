@@ -14,7 +14,7 @@ from lilliput.encode.fitting import nearest_weights
 from lilliput.encode.layers import layers_of, match_layers
 from lilliput.encode.placement import place, useful_limits
 from lilliput.encode.prepare import prepare
-from lilliput.encode.qdq import Encoding, bias_of, write_qdq
+from lilliput.encode.qdq import Encoding, Integers, bias_of, holding, write_qdq
 from lilliput.encode.ranges import affine_of, observe
 from lilliput.encode.rounding import Grid
 from lilliput.errors import Refused
@@ -256,6 +256,44 @@ def test_a_shared_weight_is_stored_once(builder, feeds) -> None:
     stored = initializers(model)
     assert sum(v.dtype == np.int8 and v.ndim == 4 for v in stored.values()) == 1
     assert sum(v.dtype == np.int32 for v in stored.values()) == 2
+
+
+@pytest.mark.parametrize(
+    "row", [0.0, 1e-9, 1e-7], ids=["pruned away", "a collapsed norm", "hardly there"]
+)
+def test_a_bias_survives_beside_tiny_weights(builder, feeds, run, row: float) -> None:
+    """At the scale of such a row a bias would not fit into 32 bits, or lose its precision."""
+    b = builder()
+    weight = b.rng.normal(0, 0.3, (4, 3, 3, 3))
+    weight[1] = row * np.sign(weight[1])
+    first = b.conv("x", "a", (3, 4), weight=weight, bias=np.array([0.1, 0.041, 2.0, -0.3]))
+    pooled = b.node("Flatten", [b.node("GlobalAveragePool", [first], "pool")], "flat")
+    b.const("fc.weight", np.stack([b.rng.normal(0, 0.3, 4), np.full(4, row)]).astype(np.float32))
+    b.const("fc.bias", np.array([0.2, 0.0371], np.float32))
+    y = b.node("Gemm", [pooled, "fc.weight", "fc.bias"], "y", name="/fc/Gemm", transB=1)
+    model, graph, *_ = quantized(b.model(y), feeds())
+    x = next(feeds()())[0]
+    ours, theirs = run(model, x), run(graph.model(), x)
+    np.testing.assert_allclose(ours[:, 1], theirs[:, 1], rtol=1e-4)
+    np.testing.assert_allclose(ours[:, 0], theirs[:, 0], atol=0.02)
+
+
+def test_a_layer_whose_input_was_always_zero_gives_its_bias(builder, feeds, run) -> None:
+    b = builder()
+    dead = b.node("Relu", [b.conv("x", "a", (3, 4), bias=np.full(4, -1e3))], "act")
+    bias = np.array([1.0, 2.0, 3.0, 4.0])
+    model, graph, *_ = quantized(b.model(b.conv(dead, "b", (4, 4), bias=bias), 4), feeds())
+    x = next(feeds()())[0]
+    np.testing.assert_allclose(run(model, x), run(graph.model(), x), atol=0.02)
+
+
+def test_scales_that_hold_their_biases_stay() -> None:
+    values = np.array([[127, -3], [0, 0], [5, 127]], np.int8)
+    integers = Integers(values, np.array([0.5, 1.0, 1e-9], np.float32), 0)
+    assert holding(integers, np.array([1e6, 0.0, 1.0])) is integers
+    held = holding(integers, np.array([0.0, 16.0, 127.0]))
+    np.testing.assert_array_equal(held.scales, np.float32([0.5, 16 / 2**24, 127 / 2**30]))
+    np.testing.assert_array_equal(held.values, [[127, -3], [0, 0], [0, 1]])
 
 
 def test_a_matmul_gives_float_where_floats_read_it(builder, feeds, run) -> None:

@@ -28,8 +28,13 @@ class Affine:
 
     @classmethod
     def of_range(cls, low: float, high: float) -> Affine:
-        """The affine map whose 256 levels cover [low, high], with 0 exactly on a level."""
+        """The affine map whose 256 levels cover [low, high], with 0 exactly on a level.
+
+        A tensor of which nothing but 0 was seen has the levels of [0, 1].
+        """
         low, high = min(float(low), 0.0), max(float(high), 0.0)
+        if low == high:
+            high = 1.0
         scale = np.float32(max((high - low) / UNSIGNED_MAX, TINY_SCALE))
         zero_point = int(np.clip(np.rint(-low / scale), 0, UNSIGNED_MAX))
         return cls(float(scale), zero_point)

@@ -14,14 +14,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lilliput.data.dataset import Array
-from lilliput.encode.integers import Affine
-from lilliput.encode.layers import Layer
+from lilliput.encode.integers import TINY_SCALE, Affine, from_rows, to_rows
+from lilliput.encode.layers import Layer, by_weight
 from lilliput.encode.placement import Placement, data_inputs, result
 from lilliput.errors import Refused
 from lilliput.graph import Graph
 
 if TYPE_CHECKING:
     import onnx
+
+
+MOST_STEPS = 2**30
+"""Of a bias; the products that are added to it have the other half of 32 bits."""
+
+FREE_STEPS = 2**24
+"""Of a bias whose channel has no weights but zeros, so that nothing else asks for a scale."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,25 @@ class Encoding:
     biases: Mapping[str, Array] = field(default_factory=dict)
 
 
+def holding(integers: Integers, steps: Array) -> Integers:
+    """The integers at scales at which biases fit into 32 bits and keep their precision.
+
+    Args:
+        integers: Of a weight.
+        steps: (O,) largest bias of each channel over the scale of what the layer reads: what the
+            bias takes in steps of a weight's scale of 1.
+    """
+    rows = to_rows(integers.values, integers.axis)
+    free = ~rows.any(axis=1) & (steps > 0)
+    least = np.where(free, steps / FREE_STEPS, np.maximum(integers.scales, steps / MOST_STEPS))
+    scales = np.maximum(least, TINY_SCALE).astype(np.float32)
+    if np.array_equal(scales, integers.scales):
+        return integers
+    coarser = np.rint(rows * (integers.scales / scales).astype(np.float64)[:, None])
+    values = from_rows(coarser.astype(np.int8), integers.values.shape, integers.axis)
+    return Integers(values, scales, integers.axis)
+
+
 def bias_of(graph: Graph, layer: Layer) -> Array:
     """The layer's own bias as (O,) float64, zeros where it has none."""
     channels = graph.weights(layer.weight).shape[layer.axis]
@@ -84,11 +110,12 @@ class _Writer:
     def __init__(self, graph: Graph, placement: Placement, encoding: Encoding) -> None:
         self.graph, self.placement, self.encoding = graph, placement, encoding
         self.layers = {layer.node: layer for layer in placement.layers}
+        self.users = by_weight(placement.layers)
         self.dropped = set(placement.merged.values())
         self.made: dict[str, tuple[str, str]] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.readers: dict[str, str] = {}
-        self.weights: dict[str, str] = {}
+        self.weights: dict[str, tuple[str, Integers]] = {}
 
     def write(self) -> onnx.ModelProto:
         for name in self.graph.input_names:
@@ -169,22 +196,31 @@ class _Writer:
 
     def _weigh(self, node: onnx.NodeProto, layer: Layer) -> None:
         """Replace the float weight and bias by DequantizeLinear of their integers."""
-        integers = self.encoding.weights[layer.weight]
         if layer.weight not in self.weights:
+            integers = self._holding_biases(layer.weight)
             stem = self.graph.fresh(f"{layer.weight}_quantized")
             self.graph.constants[stem] = integers.values
             self.graph.constants[f"{stem}_scale"] = integers.scales.astype(np.float32)
             zeros = np.zeros(len(integers.scales), np.int8)
             self.graph.constants[f"{stem}_zero_point"] = zeros
-            self.weights[layer.weight] = stem
-        stem = self.weights[layer.weight]
+            self.weights[layer.weight] = stem, integers
+        stem, integers = self.weights[layer.weight]
         target = self.graph.fresh(f"{node.name}_weight")
         inputs = [stem, f"{stem}_scale", f"{stem}_zero_point"]
         self._node("DequantizeLinear", inputs, target, axis=integers.axis)
         node.input[1] = target
-        bias = self.encoding.biases.get(layer.node, bias_of(self.graph, layer))
+        bias = self._bias_of(layer)
         if layer.bias or np.any(bias):
             self._bias(node, layer, bias, integers)
+
+    def _holding_biases(self, weight: str) -> Integers:
+        layers = self.users[weight]
+        steps = [np.abs(self._bias_of(x)) / np.float64(self._input_scale(x)) for x in layers]
+        return holding(self.encoding.weights[weight], np.max(steps, axis=0))
+
+    def _bias_of(self, layer: Layer) -> Array:
+        own = self.encoding.biases.get(layer.node)
+        return bias_of(self.graph, layer) if own is None else own
 
     def _bias(self, node: onnx.NodeProto, layer: Layer, bias: Array, integers: Integers) -> None:
         if layer.op == "MatMul":
