@@ -187,3 +187,42 @@ def test_a_shared_weight_is_not_undone_twice(builder, feeds) -> None:
     ranges = channel_ranges(graph, ["act1", "act2"], feeds(shape=(4, 8, 8)))
     after = scale_float_inputs(graph, fed, ranges)
     assert len(after.nodes) == len(graph.nodes)
+
+
+def tied(b, facts: dict[str, int], **others) -> Graph:
+    """Two linear layers with one weight; `facts` are the second one's."""
+    b.const("fc.weight", b.rng.normal(0, 0.3, (6, 6)).astype(np.float32))
+    for name, value in others.items():
+        b.const(name, value)
+    hidden = b.node("Relu", [b.node("Gemm", ["x", "fc.weight"], "made", transB=1)], "act")
+    return Graph.of(b.model(b.node("Gemm", [hidden, "fc.weight", *others], "y", **facts)))
+
+
+@pytest.mark.parametrize(
+    ("facts", "bias"),
+    [
+        pytest.param({"transB": 0}, np.ones(6), id="the weight the other way round"),
+        pytest.param({"transA": 1}, np.ones(6), id="channels in rows"),
+        pytest.param({"transB": 1}, np.arange(6.0).reshape(6, 1), id="a bias for each row"),
+    ],
+)
+def test_channels_of_unusual_layers_are_not_scaled(builder, run, facts, bias) -> None:
+    graph = tied(builder((6, 6)), facts, bias=bias.astype(np.float32))
+    coupling = Coupling(graph)
+    assert (coupling.groups("act") == -1).all()
+    x = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
+    after = equalized(graph, ["made", "act"], lambda: iter([(x,)]))
+    np.testing.assert_array_equal(run(after.model(), x), run(graph.model(), x))
+
+
+@pytest.mark.parametrize("also", ["weight", "bias"])
+def test_channels_of_a_constant_that_others_read_are_not_scaled(builder, run, also) -> None:
+    """As of an embedding that is the last layer's weight, too."""
+    b = builder(("n", 6))
+    first = b.node("Relu", [b.linear("x", "a", (6, 6))], "act")
+    second = b.linear(first, "b", (6, 6))
+    rows = b.node("ReduceSum", [f"b.{also}", b.const("axes", [0])], "rows", keepdims=0)
+    graph = Graph.of(b.model(b.node("Mul", [b.linear(second, "c", (6, 6)), rows], "y")))
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    after = equalized(graph, ["act", second], lambda: iter([(x,)]), strength=1.0)
+    unchanged(run, graph, after, x)

@@ -277,3 +277,56 @@ def test_a_norm_that_the_runtime_computes_as_a_convolution_is_no_layer(
     found = coverage(path, Target())
     assert any(n.op_type == "BatchNormalization" for n in outcome.model.graph.node)
     assert found.total == 2, found.line
+
+
+@pytest.fixture
+def called_twice(builder) -> onnx.ModelProto:
+    """A convolution between two calls of another."""
+    b = builder(("n", 4, 8, 8))
+    first = b.node("Relu", [b.conv("x", "c", (4, 4))], "act")
+    middle = b.node("Relu", [b.conv(first, "between", (4, 4))], "middle")
+    last = b.node("Conv", [middle, "c.weight", "c.bias"], "y", name="/c_1/Conv", pads=[1, 1, 1, 1])
+    return b.model(b.conv(b.node("Relu", [last], "last"), "end", (4, 4)), 4)
+
+
+def test_both_calls_of_an_excluded_module_stay_float(called_twice, feeds) -> None:
+    shape = (4, 8, 8)
+    ladder = Ladder(
+        Settings(exclude=("c.weight",)), fit=feeds(shape=shape), judge=feeds(shape=shape, seed=3)
+    )
+    outcome = ladder.climb(called_twice)
+    assert any(rung.kept for rung in outcome.rungs[1:]), "placed anew"
+    floats = [n for n in outcome.model.graph.node if n.op_type == "Conv" and "c." in n.input[1]]
+    assert len(floats) == 2
+    assert "quantized 2 of 4 weighted layers" in outcome.coverage
+
+
+def test_fall_back_leaves_alone_what_is_excluded(builder, feeds) -> None:
+    """An excluded layer whose input is in int8 for another one's sake has no integers."""
+    b = builder()
+    start = b.node("Relu", [b.conv("x", "start", (3, 4))], "act")
+    y = b.node("Add", [b.conv(start, "a", (4, 4)), b.conv(start, "b", (4, 4))], "sum")
+    ladder = Ladder(
+        Settings(exclude=("b",)),
+        fit=feeds(),
+        judge=feeds(seed=3),
+        drop=lambda _: 1.0,
+        max_drop=0.5,
+    )
+    outcome = ladder.climb(b.model(b.conv(y, "end", (4, 4)), 4))
+    assert outcome.rungs[-1].name.endswith("in float")
+    assert not outcome.met
+
+
+def test_one_weight_in_two_orientations_is_int8_in_one(builder, feeds, run) -> None:
+    b = builder(("n", 16))
+    weight = b.const("fc.weight", b.rng.normal(0, 0.3, (16, 16)).astype(np.float32))
+    hidden = b.node("Relu", [b.node("Gemm", ["x", weight], "made", transB=1)], "act")
+    model = b.model(b.node("Gemm", [hidden, weight], "y", name="/decoder/Gemm"))
+    shape = (16,)
+    outcome = Ladder(Settings(), fit=feeds(shape=shape), judge=feeds(shape=shape, seed=3)).climb(
+        model
+    )
+    assert "the other way round" in outcome.coverage
+    x = next(feeds(shape=shape, seed=5)())[0]
+    np.testing.assert_allclose(run(outcome.model, x), run(model, x), atol=0.2)

@@ -259,7 +259,7 @@ def test_a_shared_weight_is_stored_once(builder, feeds) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [0.0, 1e-9, 1e-7], ids=["pruned away", "a collapsed norm", "hardly there"]
+    "row", [0.0, 1e-9, 2e-8], ids=["pruned away", "a collapsed norm", "hardly there"]
 )
 def test_a_bias_survives_beside_tiny_weights(builder, feeds, run, row: float) -> None:
     """At the scale of such a row a bias would not fit into 32 bits, or lose its precision."""
@@ -339,3 +339,18 @@ def test_what_an_activation_hides_needs_no_levels(builder, feeds) -> None:
     assert histogram.low < -20
     affine = affine_of(histogram, "minmax", limits["a_out"])
     assert affine.scale * affine.zero_point == pytest.approx(3.0, abs=affine.scale)
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "reason"),
+    [
+        (np.ones((4, 4), np.float16), np.ones(4, np.float16), "float16"),
+        (np.full((4, 4), np.nan, np.float32), np.ones(4, np.float32), "not finite"),
+        (np.ones((4, 4), np.float32), np.ones((4, 1), np.float32), "not one number a channel"),
+    ],
+)
+def test_weights_that_int8_cannot_hold_say_why(builder, weight, bias, reason) -> None:
+    b = builder((4, 4))
+    b.const("fc.weight", weight)
+    y = b.node("Gemm", ["x", "fc.weight", b.const("fc.bias", bias)], "y")
+    assert reason in place(Graph.of(b.model(y))).skipped["fc"]

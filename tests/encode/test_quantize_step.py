@@ -192,7 +192,7 @@ def test_depthwise_layers_are_timed_on_the_target(
     context = Context(**{**context.__dict__, "data": Dataset("noise", calibration=pictures)})
     said: list[str] = []
 
-    def compared(files, reference, **_):
+    def compared(files, reference, pace, **_):
         said.append(reference)
         return {name: SimpleNamespace(verdict="faster") for name in files}
 
@@ -211,7 +211,7 @@ def test_float_has_to_be_faster_beyond_noise(
     candidate, context = start()
     monkeypatch.undo()
 
-    def compared(files, reference, **_):
+    def compared(files, reference, pace, **_):
         assert (list(files), reference) == (["first", "second"], "second")
         return {"first": SimpleNamespace(verdict=verdict)}
 

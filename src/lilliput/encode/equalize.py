@@ -13,7 +13,7 @@ take part. Weights have a scale per output channel and need no equalizing themse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from lilliput.data.dataset import Array
 from lilliput.encode.execute import Execution, Feeds
 from lilliput.encode.integers import to_rows
-from lilliput.encode.layers import Layer, layers_of
+from lilliput.encode.layers import Layer, by_weight, layers_of, per_channel
 from lilliput.graph import Graph, attributes
 from lilliput.graph.affine import scaled
 from lilliput.graph.shapes import inferred_shapes
@@ -88,15 +88,27 @@ class Coupling:
             return
         if op in ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"):
             weighted = all(self.graph.constants.get(i) is not None for i in inputs[1:] if i)
-            if op in ("ConvTranspose", "MatMul", "BatchNormalization") or not weighted:
+            norm = op == "BatchNormalization" and not self._alone({node.name}, inputs[1:3])
+            fixed = op in ("ConvTranspose", "MatMul") or not weighted or norm or self._unusual(node)
+            if fixed or op == "BatchNormalization":
                 self._freeze_inputs(inputs)
             made = self._fresh(outputs[0])
-            if op in ("ConvTranspose", "MatMul") or not weighted:
+            if fixed:
                 self._freeze(made)
             return
         self._freeze_inputs(inputs)
         for name in outputs:
             self._freeze(self._fresh(name))
+
+    def _unusual(self, node: onnx.NodeProto) -> bool:
+        """A Gemm whose channels are not axis 1 of its input, or whose bias is not one of each."""
+        if node.op_type != "Gemm":
+            return False
+        bias = self.graph.constants.get(node.input[2]) if len(node.input) > 2 else None
+        count = self.counts.get(node.output[0], 0)
+        return bool(attributes(node).get("transA")) or not (
+            bias is None or per_channel(bias, count)
+        )
 
     def _freeze_inputs(self, inputs: Iterable[str]) -> None:
         for name in inputs:
@@ -163,13 +175,22 @@ class Coupling:
         return np.asarray(parts[0])
 
     def _share_weights(self) -> None:
-        users: dict[str, Layer] = {}
-        for layer in layers_of(self.graph):
-            if layer.op in ("Conv", "Gemm"):
-                first = users.setdefault(layer.weight, layer)
+        """Channels of layers that share a weight are scaled alike; none where others read it."""
+        for sharing in by_weight(layers_of(self.graph)).values():
+            first, *others = sharing
+            nodes = {layer.node for layer in sharing}
+            fixed = len({(x.op, x.axis) for x in sharing}) > 1 or first.op not in ("Conv", "Gemm")
+            if fixed or not self._alone(nodes, [first.weight, *(x.bias for x in sharing)]):
+                self._freeze_inputs(name for x in sharing for name in (x.input, x.output))
+                continue
+            for layer in others:
                 for a, b in ((first.input, layer.input), (first.output, layer.output)):
                     if a in self.ids and b in self.ids and len(self.ids[a]) == len(self.ids[b]):
                         self._tie(self.ids[a], self.ids[b])
+
+    def _alone(self, nodes: Collection[str], constants: Iterable[str]) -> bool:
+        """Whether no other nodes read the constants."""
+        return all(r.name in nodes for name in constants if name for r in self.graph.readers[name])
 
 
 def channel_ranges(
@@ -243,9 +264,9 @@ def equalize(graph: Graph, factors: Mapping[int, float], coupling: Coupling) -> 
     done: set[str] = set()
 
     def factor_of(tensor: str) -> Array | None:
-        if tensor not in coupling.ids:
-            return None
-        return np.array([factors.get(int(g), 1.0) for g in coupling.groups(tensor)])
+        groups = coupling.groups(tensor) if tensor in coupling.ids else ()
+        found = np.array([factors.get(int(g), 1.0) for g in groups])
+        return None if (found == 1.0).all() else found
 
     for layer in layers_of(graph):
         ins, outs = factor_of(layer.input), factor_of(layer.output)
@@ -254,13 +275,13 @@ def equalize(graph: Graph, factors: Mapping[int, float], coupling: Coupling) -> 
         if layer.weight not in done:
             done.add(layer.weight)
             after.constants[layer.weight] = _rescaled(graph, layer, ins=ins, outs=outs)
-        if layer.bias and layer.bias not in done and outs is not None and len(outs):
+        if layer.bias and layer.bias not in done and outs is not None:
             done.add(layer.bias)
             bias = graph.weights(layer.bias)
             after.constants[layer.bias] = (bias * outs).astype(bias.dtype)
     for node in graph.nodes:
         outs = factor_of(node.output[0]) if node.op_type == "BatchNormalization" else None
-        if outs is None or not len(outs):
+        if outs is None:
             continue
         for name in node.input[1:3]:
             value = graph.weights(name)
@@ -338,8 +359,8 @@ def _rescaled(
     wide = scaled(
         weight,
         graph.named[layer.node],
-        outs=outs if outs is not None and len(outs) else None,
-        ins=1.0 / ins if ins is not None and len(ins) else None,
+        outs=outs,
+        ins=None if ins is None else 1.0 / ins,
     )
     return wide.astype(weight.dtype)
 

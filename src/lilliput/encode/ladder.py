@@ -392,5 +392,4 @@ def _ranged(state: State, method: Method) -> State:
 
 def _floats_of(state: State) -> dict[str, str]:
     """{node: reason} of the layers that the state leaves in float by choice."""
-    nodes = {layer.path: layer.node for layer in layers_of(state.graph)}
-    return {nodes[path]: why for path, why in state.placement.skipped.items() if path in nodes}
+    return {layer.node: why for layer, why in state.placement.floats.items()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lilliput.data.dataset import Array
 from lilliput.errors import LilliputError, Mistakes, nearest
 from lilliput.graph import Graph, attributes
 from lilliput.graph.affine import outputs_first
@@ -56,6 +57,11 @@ def by_weight(layers: Iterable[Layer]) -> dict[str, list[Layer]]:
     for layer in layers:
         users.setdefault(layer.weight, []).append(layer)
     return users
+
+
+def per_channel(bias: Array, channels: int) -> bool:
+    """Whether the bias adds one number to each channel: a Gemm's may be any broadcast."""
+    return bias.size == 1 or (bias.size == channels and bias.shape[-1] == channels)
 
 
 def module_path(node_name: str) -> str:

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lilliput.encode.layers import Layer, layers_of
+import numpy as np
+
+from lilliput.encode.layers import Layer, layers_of, per_channel
 from lilliput.graph import Graph, attributes
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Placement:
 
     `int8` are the nodes that run in int8. `merged` maps a node to the Relu or Clip that its
     quantized output replaces. `tensors` maps every quantized activation to its representative,
-    whose scale it shares. `layers` are the weighted layers in int8, `skipped` says for every
+    whose scale it shares. `layers` are the weighted layers in int8, `floats` says for every
     other weighted layer why not.
     """
 
@@ -50,16 +52,22 @@ class Placement:
     merged: Mapping[str, str]
     tensors: Mapping[str, str]
     layers: tuple[Layer, ...]
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    floats: Mapping[Layer, str] = field(default_factory=dict)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """{module path: why not in int8}; one line for a module that is called several times."""
+        return {layer.path: why for layer, why in self.floats.items()}
 
     @property
     def coverage(self) -> str:
         """The coverage line: "quantized 52 of 53 weighted layers, skipped: ..."."""
-        total = len(self.layers) + len(self.skipped)
+        total = len(self.layers) + len(self.floats)
         line = f"quantized {len(self.layers)} of {total} weighted layers"
-        if self.skipped:
-            listed = "; ".join(f"{path} ({why})" for path, why in list(self.skipped.items())[:8])
-            more = f" and {len(self.skipped) - 8} more" if len(self.skipped) > 8 else ""
+        skipped = list(self.skipped.items())
+        if skipped:
+            listed = "; ".join(f"{path} ({why})" for path, why in skipped[:8])
+            more = f" and {len(skipped) - 8} more" if len(skipped) > 8 else ""
             line += f", skipped: {listed}{more}"
         return line
 
@@ -77,12 +85,16 @@ def place(graph: Graph, floats: Mapping[str, str] | None = None) -> Placement:
         floats: {node name: reason} of the layers to leave in float.
     """
     left = dict(floats or {})
-    skipped: dict[str, str] = {}
+    why_not: dict[Layer, str] = {}
+    axes: dict[str, int] = {}
     layers: list[Layer] = []
     for layer in layers_of(graph):
+        turned = axes.setdefault(layer.weight, layer.axis) != layer.axis
         reason = left.get(layer.node) or _obstacle(graph, layer)
+        if reason is None and turned:
+            reason = "its weight is another layer's, the other way round"
         if reason:
-            skipped[layer.path] = reason
+            why_not[layer] = reason
         else:
             layers.append(layer)
     int8 = {layer.node for layer in layers}
@@ -95,7 +107,7 @@ def place(graph: Graph, floats: Mapping[str, str] | None = None) -> Placement:
         merged=merged,
         tensors=_share(graph, int8, merged),
         layers=tuple(layers),
-        skipped=skipped,
+        floats=why_not,
     )
 
 
@@ -126,8 +138,15 @@ def _obstacle(graph: Graph, layer: Layer) -> str | None:
         return "Gemm with alpha, beta or transA"
     if layer.op == "MatMul" and weight.ndim != 2:
         return "batched weights"
-    if layer.bias and graph.constants.get(layer.bias) is None:
+    if weight.dtype != np.float32:
+        return f"its weights are {weight.dtype}"
+    if not np.isfinite(weight).all():
+        return "its weights are not finite"
+    bias = graph.constants.get(layer.bias) if layer.bias else None
+    if layer.bias and bias is None:
         return "its bias is computed"
+    if bias is not None and not per_channel(bias, weight.shape[layer.axis]):
+        return "its bias is not one number a channel"
     if layer.input in graph.constants:
         return "its input is constant"
     return None

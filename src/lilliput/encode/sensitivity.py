@@ -66,7 +66,11 @@ class Mixture:
             for tensor, root in whole.tensors.items()
             if root in encoding.activations
         }
-        self.layers = tuple(layer for layer in whole.layers if layer.input in shared)
+        self.layers = tuple(
+            layer
+            for layer in whole.layers
+            if layer.input in shared and layer.weight in encoding.weights
+        )
         self.encoding = replace(encoding, activations=shared)
         self._weighted = tuple(layer.node for layer in whole.layers)
 
