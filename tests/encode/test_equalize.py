@@ -189,29 +189,26 @@ def test_a_shared_weight_is_not_undone_twice(builder, feeds) -> None:
     assert len(after.nodes) == len(graph.nodes)
 
 
-def tied(b, facts: dict[str, int], **others) -> Graph:
-    """Two linear layers with one weight; `facts` are the second one's."""
-    b.const("fc.weight", b.rng.normal(0, 0.3, (6, 6)).astype(np.float32))
-    for name, value in others.items():
-        b.const(name, value)
-    hidden = b.node("Relu", [b.node("Gemm", ["x", "fc.weight"], "made", transB=1)], "act")
-    return Graph.of(b.model(b.node("Gemm", [hidden, "fc.weight", *others], "y", **facts)))
-
-
 @pytest.mark.parametrize(
-    ("facts", "bias"),
+    ("facts", "bias", "shared"),
     [
-        pytest.param({"transB": 0}, np.ones(6), id="the weight the other way round"),
-        pytest.param({"transA": 1}, np.ones(6), id="channels in rows"),
-        pytest.param({"transB": 1}, np.arange(6.0).reshape(6, 1), id="a bias for each row"),
+        pytest.param({"transB": 0}, np.ones(6), True, id="a weight the other way round"),
+        pytest.param({"transB": 1, "transA": 1}, np.ones(6), False, id="channels in rows"),
+        pytest.param({"transB": 1}, np.arange(6.0).reshape(6, 1), False, id="a bias for each row"),
     ],
 )
-def test_channels_of_unusual_layers_are_not_scaled(builder, run, facts, bias) -> None:
-    graph = tied(builder((6, 6)), facts, bias=bias.astype(np.float32))
+def test_channels_of_unusual_layers_are_not_scaled(builder, run, facts, bias, shared) -> None:
+    b = builder((6, 6))
+    start = b.node("Relu", [b.linear("x", "start", (6, 6))], "start_act")
+    first = b.node("Relu", [b.linear(start, "a", (6, 6))], "first")
+    weight = "a.weight" if shared else b.const("b.weight", b.rng.normal(size=(6, 6)).astype("f"))
+    made = b.node("Gemm", [first, weight, b.const("bias", bias.astype("f"))], "made", **facts)
+    graph = Graph.of(b.model(b.linear(b.node("Relu", [made], "second"), "end", (6, 6))))
     coupling = Coupling(graph)
-    assert (coupling.groups("act") == -1).all()
-    x = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
-    after = equalized(graph, ["made", "act"], lambda: iter([(x,)]))
+    assert (coupling.groups("first") == -1).all()
+    assert (coupling.groups("second") == -1).all()
+    x = np.random.default_rng(0).normal(size=(6, 6)).astype("f")
+    after = equalized(graph, ["first", "second"], lambda: iter([(x,)]))
     np.testing.assert_array_equal(run(after.model(), x), run(graph.model(), x))
 
 

@@ -285,7 +285,7 @@ def called_twice(builder) -> onnx.ModelProto:
     b = builder(("n", 4, 8, 8))
     first = b.node("Relu", [b.conv("x", "c", (4, 4))], "act")
     middle = b.node("Relu", [b.conv(first, "between", (4, 4))], "middle")
-    last = b.node("Conv", [middle, "c.weight", "c.bias"], "y", name="/c_1/Conv", pads=[1, 1, 1, 1])
+    last = b.node("Conv", [middle, "c.weight", "c.bias"], "y", name="again", pads=[1, 1, 1, 1])
     return b.model(b.conv(b.node("Relu", [last], "last"), "end", (4, 4)), 4)
 
 
