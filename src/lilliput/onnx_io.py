@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lilliput.artifact import METADATA_KEY, ArtifactMetadata
 from lilliput.atomic import write_atomically
+from lilliput.codec.wire import MOST_AXES
 from lilliput.errors import LilliputError, Refused
 
 if TYPE_CHECKING:
@@ -149,10 +150,20 @@ def set_metadata(model: onnx.ModelProto, metadata: ArtifactMetadata) -> None:
 
 
 def get_metadata(model: onnx.ModelProto) -> ArtifactMetadata:
-    """The metadata that `set_metadata` put in; empty when there is none."""
+    """The metadata that `set_metadata` put in; empty when there is none.
+
+    Raises:
+        Refused: What is there is not what `set_metadata` writes.
+    """
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
-            return ArtifactMetadata.model_validate(json.loads(entry.value))
+            try:
+                return ArtifactMetadata.model_validate(json.loads(entry.value))
+            except ValueError as error:
+                raise Refused(
+                    f"what the file says of itself under {METADATA_KEY!r} is damaged",
+                    hint="export it again, or delete that entry of its metadata_props",
+                ) from error
     return ArtifactMetadata()
 
 
@@ -184,7 +195,7 @@ def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor stored in the model: initializers (dense and sparse) and node attributes."""
+    """Every tensor stored in the model: initializers and node attributes, dense and sparse."""
     nodes: list[Any] = [node for function in model.functions for node in function.node]
     for graph in graphs(model):
         yield from graph.initializer
@@ -196,6 +207,11 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+            scattered = list(attribute.sparse_tensors)
+            if attribute.HasField("sparse_tensor"):
+                scattered.append(attribute.sparse_tensor)
+            for sparse in scattered:
+                yield from (sparse.values, sparse.indices)
 
 
 def inner_graphs(nodes: Any) -> list[Any]:
@@ -225,27 +241,37 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
             hint="where you trust the file, make it one: "
             f"python -c \"import onnx; onnx.save(onnx.load('{path.name}'), 'whole.onnx')\"",
         )
-    if not tensor.HasField("raw_data"):
+    if tensor.data_type == onnx.TensorProto.UNDEFINED:
         return
-    declared, stored = _declared_bytes(tensor), len(tensor.raw_data)
-    if declared is not None and declared != stored:
+    wrong = _contradiction(tensor)
+    if wrong:
         raise Refused(
-            f"tensor {tensor.name!r} of {str(path)!r} declares {declared} bytes and holds {stored}",
+            f"tensor {tensor.name!r} of {str(path)!r} {wrong}",
             hint="the file is damaged; export it again",
         )
 
 
-def _declared_bytes(tensor: onnx.TensorProto) -> int | None:
-    """Bytes that the shape and type call for; None for types that are not stored raw."""
+SMALL_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
+"""Types of which several share a byte."""
+
+
+def _contradiction(tensor: onnx.TensorProto) -> str | None:
+    """What is wrong about type, shape and content of a tensor; None if they agree."""
     import onnx
 
-    if any(size < 0 for size in tensor.dims):
-        return -1
-    count: int = prod(tensor.dims)
-    name: str = onnx.TensorProto.DataType.Name(tensor.data_type)
-    bits = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}.get(name)
-    if bits is not None:
-        return (count * bits + 7) // 8
-    if name in ("STRING", "UNDEFINED"):
-        return None
-    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    kinds, kind = onnx.TensorProto.DataType, tensor.data_type
+    if kind not in kinds.values():
+        return f"has a type that onnx {onnx.__version__} does not know ({kind})"
+    if len(tensor.dims) > MOST_AXES or any(size < 0 for size in tensor.dims):
+        return f"has a shape that no tensor has ({len(tensor.dims)} axes)"
+    name, count = kinds.Name(kind), prod(tensor.dims)
+    if tensor.HasField("raw_data"):
+        bits = SMALL_BITS.get(name) or 8 * onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
+        declared, stored, unit = (count * bits + 7) // 8, len(tensor.raw_data), "bytes"
+        agree = declared == stored or name == "STRING"
+    else:
+        declared, unit = count * (2 if name.startswith("COMPLEX") else 1), "numbers"
+        stored = len(getattr(tensor, onnx.helper.tensor_dtype_to_field(kind)))
+        agree = declared == stored or name in SMALL_BITS
+    most = f"more than {MAX_BYTES}" if declared > MAX_BYTES else declared
+    return None if agree else f"declares {most} {unit} and holds {stored}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilliput.codec.wire import Slot, cut, missing, paste, payloads
+from lilliput.codec.wire import MOST_AXES, Slot, cut, missing, paste, payloads
 from lilliput.errors import Refused
 
 FLOAT, INT8, INT64 = 1, 3, 7
@@ -120,3 +122,14 @@ def test_a_skeleton_must_fit_its_length():
 def test_no_bytes_break_the_walk(content):
     slots = payloads(model(content))
     assert all(slot.bytes > 0 for slot in slots)
+
+
+def test_many_axes_are_not_multiplied():
+    """A product of so many would take longer than the file warrants."""
+    axes = field(1, varint(2**63 - 1) * 200_000)
+    began = time.process_time()
+    assert payloads(model(tensor(FLOAT, axes, bytes(4)) + field(9, bytes(4)) * 1000)) == []
+    assert time.process_time() - began < 5.0
+    assert payloads(model(tensor(FLOAT, number(1, 1) * 64, bytes(4) * 5))) == []
+    (slot,) = payloads(model(tensor(FLOAT, number(1, 1) * 63 + number(1, 8), bytes(32))))
+    assert len(slot.shape) == MOST_AXES

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lilliput.artifact import ArtifactMetadata, TensorSpec, read_metadata
+from lilliput.artifact import METADATA_KEY, ArtifactMetadata, TensorSpec, read_metadata
 from lilliput.atomic import write_atomically
 from lilliput.errors import LilliputError, Refused
 from lilliput.onnx_io import get_metadata, read_model, set_metadata, strip, tensors, write_model
@@ -100,16 +100,71 @@ def test_external_data_inside_a_branch_is_found(tmp_path: Path) -> None:
         read_model(tmp_path / "net.onnx")
 
 
-@pytest.mark.parametrize("dims", [(2, 4), (10**9, 10**9), (-2, -3)])
+@pytest.mark.parametrize("field", ["sparse_tensor", "sparse_tensors"])
+@pytest.mark.parametrize("part", ["values", "indices"])
+def test_external_data_inside_a_sparse_attribute_is_found(
+    tmp_path: Path, field: str, part: str
+) -> None:
+    model = tiny()
+    attribute = model.graph.node[0].attribute.add(name="sparse_value")
+    sparse = getattr(attribute, field)
+    sparse = sparse.add() if field == "sparse_tensors" else sparse
+    getattr(sparse, part).external_data.add(key="location", value="x")
+    write_model(model, tmp_path / "net.onnx")
+    with pytest.raises(Refused, match="lies in another file"):
+        read_model(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("dims", "says"),
+    [
+        ((2, 4), "declares 32 bytes and holds 24"),
+        ((10**9, 10**9), "declares more than 2147483647 bytes and holds 24"),
+        ((2**62,) * 64, "declares more than 2147483647 bytes and holds 24"),
+        ((-2, -3), r"has a shape that no tensor has \(2 axes\)"),
+        ((2**62,) * 300, r"has a shape that no tensor has \(300 axes\)"),
+    ],
+)
 def test_a_tensor_that_lies_about_its_size_is_refused(
-    tmp_path: Path, dims: tuple[int, ...]
+    tmp_path: Path, dims: tuple[int, ...], says: str
 ) -> None:
     model = tiny()
     del model.graph.initializer[0].dims[:]
     model.graph.initializer[0].dims.extend(dims)
     write_model(model, tmp_path / "net.onnx")
-    with pytest.raises(Refused, match=r"tensor 'w' of .* declares -?\d+ bytes and holds 24"):
+    with pytest.raises(Refused, match=rf"tensor 'w' of .* {says}"):
         read_model(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("stored", [[], [1.0], [1.0] * 7])
+def test_numbers_that_are_not_raw_are_counted_too(tmp_path: Path, stored: list[float]) -> None:
+    model = tiny()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.float_data.extend([1.0] * 6)
+    assert read_model(write_model(model, tmp_path / "whole.onnx")) == model
+    tensor.ClearField("float_data")
+    tensor.float_data.extend(stored)
+    write_model(model, tmp_path / "net.onnx")
+    with pytest.raises(Refused, match=rf"declares 6 numbers and holds {len(stored)}"):
+        read_model(tmp_path / "net.onnx")
+
+
+def test_a_type_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    model = tiny()
+    model.graph.initializer[0].data_type = 99
+    write_model(model, tmp_path / "net.onnx")
+    with pytest.raises(Refused, match=r"does not know \(99\)"):
+        read_model(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("text", ["{not json", '{"inputs": 3}', "[]"])
+def test_damaged_metadata_is_refused(tmp_path: Path, text: str) -> None:
+    model = tiny()
+    model.metadata_props.add(key=METADATA_KEY, value=text)
+    write_model(model, tmp_path / "net.onnx")
+    with pytest.raises(Refused, match="what the file says of itself"):
+        read_metadata(tmp_path / "net.onnx")
 
 
 def test_half_bytes_are_counted(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ _DEEPEST, _WORTH_A_LOOK = 64, 16
 MOST_TENSORS = 1 << 16
 """Further ones stay where they are, so that no file takes longer than its size warrants."""
 
+MOST_AXES = 64
+"""Of a tensor whose content is cut out; numpy has no more either."""
+
 BITS = {1: 32, 2: 8, 3: 8, 6: 32, 10: 16, 11: 64, 12: 32, 16: 16, 21: 4, 22: 4}
 """Bits of an element, by TensorProto.DataType, of the types whose contents are cut out."""
 
@@ -256,6 +259,6 @@ def _must_be_inside(location: int, name: str) -> None:
 def _is_content(number: int, data_type: int, dims: list[int], length: int) -> bool:
     """Whether these bytes are the elements that type and shape call for, and are worth a slot."""
     bits = BITS.get(data_type)
-    if bits is None or (number == _FLOAT_DATA and data_type != 1):
+    if bits is None or len(dims) > MOST_AXES or (number == _FLOAT_DATA and data_type != 1):
         return False
     return length > 0 and length == -(-prod(dims) * bits // 8)
