@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from lilliput.codec import tensors
 from lilliput.codec.container import DEFAULT_LIMIT, decode, decode_with_bill, encode
 from lilliput.errors import Refused
 
@@ -101,6 +102,35 @@ def test_damage_takes_no_more_memory_than_is_declared(packed):
         with traced() as peak:
             opened(with_checksum(made))
         assert peak() < (1 << 20) + SLACK
+
+
+def test_rows_with_steps_take_no_table_each(model_of, on_grids, monkeypatch):
+    monkeypatch.setattr(tensors, "_best", lambda *_: tensors.GRIDS)
+    content = model_of({"w": on_grids(1 << 14, 4)})
+    packed, _ = encode(content)
+    with traced() as peak:
+        assert decode(packed) == content
+    assert peak() < len(content) + SLACK
+
+
+def test_a_codebook_larger_than_its_tensor_is_refused(model_of, monkeypatch):
+    """The others are decoded in memory that the declared size pays for."""
+    weights = np.repeat(np.arange(8, dtype=np.float32), 8).reshape(8, 8)
+    books = tensors._books
+
+    def padded(words, form):
+        made, indices = books(words, form)
+        more = np.arange(65 - made[0].size, dtype=np.uint64)
+        return [np.concatenate([made[0], more])], indices
+
+    content = model_of({"w": weights})
+    monkeypatch.setattr(tensors, "_best", lambda *_: tensors.CODEBOOK)
+    assert decode(encode(content)[0]) == content
+    monkeypatch.setattr(tensors, "_books", padded)
+    with monkeypatch.context() as trusting:
+        trusting.setattr(tensors, "Refused", AssertionError)
+        with pytest.raises(AssertionError, match="damaged"):
+            encode(content)
 
 
 def test_every_bit_is_covered(model_of):

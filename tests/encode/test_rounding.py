@@ -131,14 +131,13 @@ def test_without_data_the_weights_stay_put() -> None:
 def test_moments_of_parts_add_up() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 30, 5)), rng.normal(size=(2, 30, 5))
-    whole, first, second = (Moments.zeros(2, 5) for _ in range(3))
+    whole, parts = (Moments.zeros(2, 5) for _ in range(2))
     whole.add(x, y)
-    first.add(x[:, :10], y[:, :10])
-    second.add(x[:, 10:], y[:, 10:])
-    first.merge(second)
+    parts.add(x[:, :10], y[:, :10])
+    parts.add(x[:, 10:], y[:, 10:])
     for name in ("covariance", "cross_covariance"):
-        np.testing.assert_allclose(getattr(first, name), getattr(whole, name))
-    assert first.count.tolist() == [30, 30]
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name))
+    assert parts.count.tolist() == [30, 30]
 
 
 @pytest.mark.parametrize("pair", [(100, 100), (-100, -29), (127, 2)])

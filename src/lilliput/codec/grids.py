@@ -26,6 +26,9 @@ _APART = 4
 _SHARES = 8
 """The smallest value of a row may be up to so many steps."""
 
+_FEWEST = 4
+"""Numbers of a row that are worth a step of their own."""
+
 _SIGN = np.uint64(1 << 31)
 
 
@@ -37,6 +40,8 @@ def corrections_table() -> Table:
 def integers_of(words: Words) -> tuple[Words, Ints] | None:
     """(steps (G O,), integers (G, O, I, K)) of single-precision numbers; None if there are none."""
     rows = words.reshape(words.shape[0] * words.shape[1], -1)
+    if rows.shape[1] < _FEWEST:
+        return None
     found = []
     for row in rows:
         grid = _grid_of(row)
@@ -102,19 +107,18 @@ def code_steps(
     rows = integers.reshape(count, -1)
     magnitudes = np.abs(rows)
     each = np.arange(count, dtype=np.int64)[:, None] * (LARGEST + 1) + magnitudes
-    values = np.unique(each[magnitudes > 1])
+    values, first = np.unique(each[magnitudes > 1], return_index=True)
     signs, steps = steps & _SIGN, steps & ~_SIGN
     exact = _levels(steps[values // (LARGEST + 1)], (values % (LARGEST + 1)).astype(np.float64))
     apart = None
     if words is not None:
-        told = np.zeros(count * (LARGEST + 1), np.int64)
-        told[each] = (words.reshape(rows.shape) & ~_SIGN).astype(np.int64)
-        apart = (told[values] - exact.astype(np.int64) + _APART).astype(np.int32)
+        told = (words.reshape(rows.shape) & ~_SIGN)[magnitudes > 1][first].astype(np.int64)
+        apart = (told - exact.astype(np.int64) + _APART).astype(np.int32)
     apart = stream.code(apart, np.zeros(values.size, np.int16), corrections)
-    table = np.zeros(count * (LARGEST + 1), np.int64)
-    table[np.arange(count) * (LARGEST + 1) + 1] = steps.astype(np.int64)
-    table[values] = exact.astype(np.int64) + apart - _APART
-    found: Words = table[each].astype(np.uint64) | np.where(rows < 0, _SIGN, np.uint64(0))
+    corrected = (exact.astype(np.int64) + apart - _APART).astype(np.uint64)
+    found: Words = np.where(magnitudes == 1, steps[:, None], np.uint64(0))
+    found[magnitudes > 1] = corrected[np.searchsorted(values, each[magnitudes > 1])]
+    found |= np.where(rows < 0, _SIGN, np.uint64(0))
     found ^= signs[:, None]
     return found.reshape(integers.shape)
 

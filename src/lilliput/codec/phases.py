@@ -73,7 +73,7 @@ def of_kernel(columns: int, kernel: tuple[int, ...]) -> list[Phase]:
     return found
 
 
-@lru_cache(32)
+@lru_cache(4)
 def of_lines(columns: int, line: int) -> list[Phase]:
     """Columns as a picture of so many to a line; `line` = `columns` is one line."""
     across, down = np.arange(columns) % line, np.arange(columns) // line

@@ -55,6 +55,7 @@ def code_relations(
         whole: The ONNX file, as far as it is known.
     """
     factors = [s for s in done if s.data_type == _SINGLE and s.count == 1]
+    numbers = {factor: number for number, factor in enumerate(factors)}
     found: dict[Slot, Relation] = {}
     few: set[Slot] = set()
     if not stream.decoding:
@@ -64,22 +65,24 @@ def code_relations(
     if len(group) < 2 or not stream.number(int(bool(found or few)), 2):
         return (list(group), []), []
     own: list[Slot] = []
+    places: dict[Slot, int] = {}
     parts: tuple[list[Slot], list[Slot]] = ([], [])
     related: list[Relation] = []
     told = [_FEW if slot in few else _kind(found.get(slot)) for slot in group]
     kinds = stream.uniform(np.array(told, np.int32), len(group), 4).tolist()
     for slot, kind in zip(group, kinds, strict=True):
         if kind in (_OWN, _FEW):
+            places[slot] = len(own)
             own.append(slot)
             parts[kind == _FEW].append(slot)
             continue
         if not own or (kind == _PRODUCT and not factors):
             raise Refused("the packed weights are damaged")
         relation = found.get(slot)
-        source = stream.number(own.index(relation.source) if relation else 0, len(own))
+        source = stream.number(places[relation.source] if relation else 0, len(own))
         factor = None
         if kind == _PRODUCT:
-            number = factors.index(relation.factor) if relation and relation.factor else 0
+            number = numbers[relation.factor] if relation and relation.factor else 0
             factor = factors[stream.number(number, len(factors))]
         related.append(Relation(slot, own[source], factor))
     return parts, related

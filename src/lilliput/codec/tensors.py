@@ -141,6 +141,8 @@ def _code_shared(stream: Stream, learned: Learned, unit: Unit, words: Words | No
     books, indices = ([], None) if words is None else _books(words, form)
     sizes = np.array([book.size - 1 for book in books], np.int32)
     sizes = stream.uniform(sizes, len(unit.slots), LEVELS) + 1
+    if (sizes > unit.slots[0].count).any():
+        raise Refused("the packed weights are damaged")
     joined = None if words is None else np.concatenate(books).reshape(1, 1, -1, 1)
     tables = learned.of_format(form, codebook=True)
     with stream.all_booked_as("codebook"):

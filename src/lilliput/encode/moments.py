@@ -53,11 +53,6 @@ class Moments:
             self.mean_float[group] += w @ x
             self.count[group] += w.sum(dtype=np.float64)
 
-    def merge(self, other: Moments) -> None:
-        """Add the sums of another layer that shares the weight."""
-        for name in ("gram", "cross", "mean", "mean_float", "count"):
-            getattr(self, name)[...] += getattr(other, name)
-
     @property
     def covariance(self) -> Array:
         """(G, K, K) covariance of x̂ with itself: what is left once the bias is free."""

@@ -91,6 +91,8 @@ class PackDct(Step):
         self._thresholds(network, ())
         if self.epochs:
             check_teachable(context)
+        elif self.bn_images:
+            context.data.split("train")
 
     def effort(self, context: Context) -> Effort:
         epochs = float(self.rounds * self.epochs)
