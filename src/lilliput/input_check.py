@@ -95,7 +95,7 @@ def check_network_inputs(network: Network, data: Dataset, task: Task) -> tuple[L
     batches = [
         batch.inputs
         for batch in task.batches(
-            spread(split, LOOKED_AT), network.preprocessing, _size(network), layout=data.layout
+            split.sample(LOOKED_AT), network.preprocessing, _size(network), layout=data.layout
         )
     ]
     if batches[0][0].dtype.kind != "f":
@@ -125,11 +125,6 @@ def warnings_of(found: tuple[LilliputError, ...]) -> tuple[str, ...]:
         if isinstance(error, Refused):
             raise error
     return tuple(map(str, found))
-
-
-def spread(split: Split, count: int) -> Split:
-    """At most `count` examples at equal distances: a split may be sorted by class."""
-    return split.take(np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.intp))
 
 
 def reach_batchnorm(network: Network, batches: list[tuple[Array, ...]]) -> Reached:
@@ -218,7 +213,7 @@ def _with_way_out(
     if split.targets is None:
         return error
     return LilliputError(
-        error.thing, hint=_scored_hint(network, spread(split, _worth(network)), task)
+        error.thing, hint=_scored_hint(network, split.sample(_worth(network)), task)
     )
 
 
@@ -250,7 +245,7 @@ def _scored_hint(network: Network, split: Split, task: Task) -> str:
 def _nearest(network: Network, split: Split, task: Task) -> dict[str, Preprocessing]:
     """The usual preprocessings whose inputs the first batch norm finds most familiar."""
     own = network.preprocessing
-    few = spread(split, LOOKED_AT)
+    few = split.sample(LOOKED_AT)
 
     def gap(preprocessing: Preprocessing) -> float:
         batches = [batch.inputs for batch in task.batches(few, preprocessing, _size(network))]

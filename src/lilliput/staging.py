@@ -252,7 +252,7 @@ def with_proxy_metric(candidate: Candidate, context: Context) -> Candidate:
     network, split = candidate.the_network(), context.data.validation
     if not len(split) or split.targets is None:
         return candidate
-    scores = scores_in_torch(network, split.head(PROXY_EXAMPLES), context)
+    scores = scores_in_torch(network, split.sample(PROXY_EXAMPLES), context)
     figure = metric_of(scores, context.task.metric)
     proxy = figure.model_copy(update={"quantity": "proxy", "estimated": True})
     return candidate.measured(

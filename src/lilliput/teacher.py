@@ -58,7 +58,7 @@ def introduced(context: Context) -> str:
 
     Where validation examples have no truth, nothing can be said of either.
     """
-    teacher, split = context.other_teacher, context.data.validation.head(EXAMPLES)
+    teacher, split = context.other_teacher, context.data.validation.sample(EXAMPLES)
     if teacher is None or not len(split) or split.targets is None:
         return ""
 

@@ -44,8 +44,8 @@ def with_unseen_validation(context: Context) -> tuple[Dataset, str]:
 
     def work() -> dict[str, Any]:
         network = context.original.the_network()
-        seen = scores_in_torch(network, data.validation.head(EXAMPLES), context)
-        unseen = scores_in_torch(network, data.test.head(EXAMPLES), context)
+        seen = scores_in_torch(network, data.validation.sample(EXAMPLES), context)
+        unseen = scores_in_torch(network, data.test.sample(EXAMPLES), context)
         metric = context.task.metric
         return {
             "memorised": standard_errors_apart(seen, unseen)

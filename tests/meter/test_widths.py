@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilliput.errors import LilliputError
+from lilliput.errors import CannotWrite, LilliputError
 from lilliput.meter import widths
 from lilliput.meter.layer_nets import KINDS, layer_chain
-from lilliput.meter.layer_times import users_cache
+from lilliput.meter.layer_times import kept, users_cache
 from lilliput.meter.widths import WidthProfile, width_profile
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.runtimes.null import NullRuntime, Times, constant
@@ -103,6 +103,30 @@ def test_a_profile_is_measured_once_and_kept(
         Target(runtime="null", threads=2), cache_dir=tmp_path, rounds=3, kinds=["conv1x1"]
     )
     assert CountingRuntime.loads > loads, "another number of threads is another target"
+
+
+def test_damaged_figures_are_found_out_again(tmp_path: Path) -> None:
+    count: list[int] = []
+
+    def work() -> WidthProfile:
+        count.append(1)
+        return PROFILE
+
+    for content in (None, "", "{}", PROFILE.model_dump_json()):
+        if content is not None:
+            next(tmp_path.glob("*.json")).write_text(content)
+        assert kept(WidthProfile, {"asked": 1}, tmp_path, work) == PROFILE
+    assert len(count) == 3, "whole ones are read"
+
+
+def test_figures_that_cannot_be_kept_are_given_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise CannotWrite("no space left")
+
+    monkeypatch.setattr("lilliput.meter.layer_times.write_atomically", full)
+    assert kept(WidthProfile, {"asked": 1}, tmp_path, lambda: PROFILE) == PROFILE
 
 
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ class Misbehaving(NullSession):
 def open_here(path, target):
     if path.stem == "unloadable":
         raise ValueError("not a model")
+    if path.stem == "slow":
+        time.sleep(1)
     inputs = (TensorSpec(name="x", shape=(None, 1)),)
     session = Misbehaving(inputs=inputs, outputs=(path.stem,))
     session.conditions = {"pid": os.getpid(), "threads": target.threads}

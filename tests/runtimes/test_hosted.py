@@ -1,8 +1,10 @@
 """Foreign runtimes in a child process: their crashes are errors that name the file."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,53 @@ def test_after_a_crash_the_next_file_gets_a_new_child(foreign: Hosted, tmp_path:
     assert good.run(FEED)[0].shape == (1, 1)
     good.close()
     crashing.close()
+
+
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """What happens inside is interrupted after a moment, as by Ctrl-C."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("doing", ["load", "run"])
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(
+    foreign: Hosted, tmp_path: Path, doing: str
+) -> None:
+    # users-ask 30: what an interrupted run leaves is measured still
+    if doing == "load":
+        with interrupted():
+            foreign.load(tmp_path / "slow.bin", TARGET)
+    else:
+        sleeping = foreign.load(tmp_path / "sleep.bin", TARGET)
+        with interrupted():
+            sleeping.run(FEED)
+        sleeping.close()
+    session = foreign.load(tmp_path / "good.bin", TARGET)
+    assert session.outputs == ("good",)
+    assert session.run(FEED)[0].shape == (1, 1)
+    session.close()
+
+
+def test_a_session_beside_one_that_crashed_says_so(foreign: Hosted, tmp_path: Path) -> None:
+    crashing, beside = (foreign.load(tmp_path / f"{n}.bin", TARGET) for n in ("crash", "good"))
+    with pytest.raises(LilliputError, match="SIGSEGV"):
+        crashing.run(FEED)
+    crashing.close()
+    with pytest.raises(LilliputError, match=r"crashed \(by SIGSEGV\) when asked to run 'good.bin'"):
+        beside.run(FEED)
+    beside.close()
 
 
 def test_an_unloadable_file_leaves_no_child(foreign: Hosted, tmp_path: Path) -> None:

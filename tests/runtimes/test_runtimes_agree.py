@@ -40,6 +40,18 @@ def test_bursts_are_timed_run_by_run(small_net: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_bursts_are_of_the_bound_inputs_whatever_ran_between(small_net: Path, name: str) -> None:
+    session = open_session(small_net, Target(runtime=name))
+    large = random_feeds(session.inputs, batch=512)
+    session.bind(large)
+    of_large = float(np.median(session.burst(5)))
+    session.bind(random_feeds(session.inputs, batch=1))
+    session.run(large)
+    assert float(np.median(session.burst(5))) < of_large / 3
+    session.close()
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_conditions_are_recorded(small_net: Path, name: str) -> None:
     # users-ask 11: a row holds version, threads, precision
     session = open_session(small_net, Target(runtime=name))

@@ -47,7 +47,13 @@ class Split:
         return Split(at(self.inputs), None if self.targets is None else at(self.targets))
 
     def head(self, count: int) -> Split:
+        """The first ones; of a split that is sorted by class they are no `sample`."""
         return self.take(np.arange(min(count, len(self))))
+
+    def sample(self, count: int) -> Split:
+        """At most `count` examples by chance, in their order; always the same ones."""
+        order = np.random.default_rng(len(self)).permutation(len(self))
+        return self.take(np.sort(order[:count]))
 
     def joined(self, other: Split) -> Split:
         """These examples and then the other's; unlabelled if either is."""

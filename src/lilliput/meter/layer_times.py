@@ -6,13 +6,14 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from lilliput.atomic import write_atomically
+from lilliput.errors import CannotWrite
 from lilliput.meter.host import fingerprint
 from lilliput.meter.loads import loaded_once
 from lilliput.meter.statistics import Runs
@@ -54,16 +55,31 @@ def quiet_seconds(runs: Runs) -> float:
 def kept(
     noun: type[Figures], asked: Mapping[str, object], folder: Path, work: Callable[[], Figures]
 ) -> Figures:
-    """What `work` finds out; read from the folder if the same was asked there before."""
+    """What `work` finds out; read from the folder if the same was asked there before.
+
+    Where nothing can be written, it is found out anew each time.
+    """
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:20]
     file = folder / f"{digest}.json"
-    if file.is_file():
-        return noun.model_validate_json(file.read_text())
+    known = _stored(noun, file)
+    if known is not None:
+        return known
     found = work()
     # Another process may have found it meanwhile: the first figures stay, so that all agree.
-    if not file.is_file():
+    known = _stored(noun, file)
+    if known is not None:
+        return known
+    with suppress(CannotWrite):
         write_atomically(file, found.model_dump_json(indent=1).encode())
-    return noun.model_validate_json(file.read_text())
+    return found
+
+
+def _stored(noun: type[Figures], file: Path) -> Figures | None:
+    """The figures in the file; None where there is none, or one that is damaged."""
+    try:
+        return noun.model_validate_json(file.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def identity(target: Target) -> dict[str, object]:

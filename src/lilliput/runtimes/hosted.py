@@ -81,7 +81,7 @@ class Host:
             try:
                 send(cast("BinaryIO", self._process.stdin), message, arrays)
                 answer = self._answers.get(timeout=self.timeout_seconds)
-            except OSError:
+            except (OSError, ValueError):  # its pipe is broken, or was closed after a crash
                 answer = None
             except queue.Empty:
                 self.kill()
@@ -91,6 +91,10 @@ class Host:
                     at=file,
                     hint="try a smaller input or batch, or another runtime",
                 ) from None
+            except BaseException:
+                # The answer would still come, and be taken for that to the next request.
+                self.kill()
+                raise
         if answer is None:
             raise self._crash(message["do"], file)
         if "mistake" in answer[0]:
@@ -150,6 +154,8 @@ class Host:
             self.kill()
 
     def _last_words(self) -> str:
+        if self._stderr.closed:
+            return ""
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1].strip()[:300] if lines else ""
@@ -167,7 +173,7 @@ class HostedSession:
             facts, _ = self._ask(
                 "load", path=str(path.resolve()), target=target.model_dump(mode="json")
             )
-        except LilliputError:
+        except BaseException:
             self._release()
             raise
         self.inputs = tuple(TensorSpec.model_validate(spec) for spec in facts["inputs"])

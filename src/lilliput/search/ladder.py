@@ -114,7 +114,7 @@ class Workshop:
         return float(lost if metric.higher_is_better else -lost)
 
     def split(self, examples: int) -> Split:
-        return self.context.data.split("validation").head(examples)
+        return self.context.data.split("validation").sample(examples)
 
     def trained(
         self, variant: Variant, training: Training, *, epochs: int | None, key: str
@@ -171,7 +171,7 @@ def _wholes(sizes: set[int], context: Context) -> dict[int, float]:
     """{number of validation examples: the original's metric on them}, once a run."""
     found = {}
     for size in sorted(sizes):
-        split = context.data.split("validation").head(size)
+        split = context.data.split("validation").sample(size)
 
         def work(split: Any = split) -> dict[str, float]:
             return {"metric": metric_in_torch(context.original.the_network(), split, context)}

@@ -170,7 +170,7 @@ def _removals(original: Network, context: Context, most: int | None) -> list[tup
         return []
     singles = probe({path: remove(original, path) for path in blocks}, original, context)
     saved = {path: 1.0 - price.ratio for path, price in singles.items()}
-    split = context.data.split("validation").head(RANK_EXAMPLES)
+    split = context.data.split("validation").sample(RANK_EXAMPLES)
     batches = _repair_batches(original, context)
 
     def loss_without(gone: tuple[str, ...]) -> float:
@@ -253,7 +253,7 @@ def _screened(one: Considered, training: Training, context: Context) -> Screened
 
     def work() -> dict[str, Any]:
         network, pace = _short_training(one, training, context)
-        split = context.data.split("validation").head(SCREEN_EXAMPLES)
+        split = context.data.split("validation").sample(SCREEN_EXAMPLES)
         lost = drop_in_torch(network, split, context)
         context.progress.say(
             f"{key}: {one.price.ratio:.2f}× the time, "

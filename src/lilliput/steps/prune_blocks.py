@@ -76,7 +76,7 @@ class PruneBlocks(Step):
         blocks = removable_blocks(network)
         saved = saved_by(network, blocks, context)
         repair = repairer(context, self.bn_images)
-        split = _judging(context).head(self.candidates_images)
+        split = _judging(context).sample(self.candidates_images)
         whole = mean_loss(network, split, context)
         gone: tuple[str, ...] = ()
         left = list(blocks)

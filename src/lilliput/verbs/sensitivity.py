@@ -26,6 +26,7 @@ from lilliput.encode.study import plain_settings, study_layers
 from lilliput.errors import LilliputError, Refused
 from lilliput.meter.candidates import with_truth
 from lilliput.meter.host import cpu_flags
+from lilliput.meter.layer_times import identity
 from lilliput.meter.sensitivities import CutSensitivity, Sensitivities
 from lilliput.meter.trials import Trials
 from lilliput.onnx_io import SUFFIXES, read_bytes, read_model
@@ -237,7 +238,7 @@ def _asked(subject: _Subject, effort: _Effort) -> dict[str, Any]:
         "data": _digests(context.data),
         "task": context.task.settings(),
         "preprocessing": subject.preprocessing.model_dump(mode="json"),
-        "target": context.target.model_dump(mode="json"),
+        "runs on": identity(context.target),
         "saturating": _saturating(context),
         "seed": context.seed,
         "images": effort.images,
