@@ -13,7 +13,7 @@ from lilliput.budget import Budget
 from lilliput.errors import LilliputError, Mistakes
 from lilliput.preprocessing import Preprocessing
 from lilliput.recipe import Recipe
-from lilliput.steps.base import STAGES
+from lilliput.steps.base import STAGES, Search
 from lilliput.target import Target
 
 GOOD = """\
@@ -196,6 +196,17 @@ def test_an_onnx_model_needs_no_export_and_cannot_be_trained():
 def test_a_chain_is_judged_by_its_right_stages_even_beside_wrong_ones():
     text = GOOD.replace("train: {epochs: 3, hints: [a, b]}", "trian: {}")
     assert len(messages(text)) == 1
+
+
+def test_what_works_on_the_original_comes_first(monkeypatch):
+    class Original(Search):
+        name, takes, gives, first = "original", "network", "network", True
+
+    monkeypatch.setitem(STAGES._things, "original", Original)
+    told = messages(GOOD.replace("  - export\n", "  - original\n  - export\n"))
+    assert len(told) == 1
+    assert "stages[1].original: works on the original alone" in told[0]
+    assert Recipe.parse(GOOD.replace("stages:\n", "stages:\n  - original\n"))
 
 
 def test_model_and_file_exclude_one_another():

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -129,6 +131,17 @@ def test_two_processes_exclude_one_another(tmp_path: Path):
     # A killed process leaves nothing behind that has to be cleaned up by hand.
     assert lock.holder(tmp_path / "run") is None
     RunFolder.open(tmp_path / "run").close()
+
+
+def test_a_lock_that_is_given_back_in_a_moment_is_waited_for(tmp_path: Path):
+    # users-ask 30: a run that was killed is gone on with at once
+    RunFolder.create(tmp_path / "run", Text()).close()
+    dying = lock.acquire(tmp_path / "run")
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(lambda: RunFolder.open(tmp_path / "run").close())
+        time.sleep(0.2)
+        dying.release()
+        opened.result()
 
 
 def test_one_process_cannot_open_a_run_twice(tmp_path: Path):

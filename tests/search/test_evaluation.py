@@ -141,6 +141,18 @@ def test_what_is_measured_is_measured_here_and_of_sound_candidates_alone(journal
     assert "latency" not in told[3]
 
 
+def test_one_that_cannot_be_measured_fails_alone(journalled):
+    def measure(genomes):
+        if any(genome[0] == 2 for genome in genomes):
+            raise LilliputError("two does not load")
+        return [{"latency": float(genome[0])} for genome in genomes]
+
+    told = Evaluations("search", "stage", score, journalled, "1", measure)(GENOMES, label="x")
+    assert [one.get("latency") for one in told] == [0.0, 1.0, None, None, 4.0]
+    assert "two does not load" in told[2]["failed"]["error"]
+    assert "failed" in journalled.journal.recall(f"search genome {key_of(GENOMES[2])}")
+
+
 def begun_or_slow(folder, number):
     (folder / str(number)).touch()
     if number:

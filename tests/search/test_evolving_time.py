@@ -12,6 +12,7 @@ import pytest
 from lilliput.runs.journal import JournalFile
 from lilliput.search import searching
 from lilliput.search.evolution import Evolution
+from lilliput.search.genomes import key_of
 from lilliput.search.searching import Quest, evolved, finalists
 from lilliput.steps.search_filters import SearchFilters
 from lilliput.testing import tiny_context
@@ -59,12 +60,17 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Quest:
     return SearchFilters(**BRIEF).quest(context.original, context)
 
 
-def search(endless: Quest, path: Path, minutes: float | None) -> Evolution[Any]:
+def search(
+    endless: Quest, path: Path, minutes: float | None, *, retry: bool = False, **more: Any
+) -> Evolution[Any]:
     """A session of the run with this journal: begun, or gone on with."""
+    stage = SearchFilters(**{**BRIEF, **more}, minutes=minutes)
     with JournalFile(path) as journal:
+        if retry:
+            journal.forget_failures()
         quest = replace(
             endless,
-            settings=SearchFilters(**BRIEF, minutes=minutes),
+            settings=stage,
             context=replace(endless.context, journal=journal),
         )
         evolution = evolved(quest)
@@ -116,3 +122,32 @@ def test_time_is_counted_over_sessions_by_the_generations_that_ended(
     assert len(whole.archive) == 12
     if stop == 8:
         assert found.state() == whole.state()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("algorithm", ["nsga2", "paper"])
+def test_what_failed_and_is_tried_again_changes_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, seed: int
+) -> None:
+    # users-ask 30
+    monkeypatch.delenv("LILLIPUT_DEBUG", raising=False)
+    settings = {"algorithm": algorithm, "seed": seed, "generations": 6, "multiple_of": 1}
+    context = tiny_context(tmp_path)
+    quest = SearchFilters(**{**BRIEF, **settings}).quest(context.original, context)
+
+    def figures(_quest: Any, genome: Any) -> dict[str, float]:
+        return {"loss": float(genome.sum() % 5) / 100, "bytes": 400 * (1 + float(genome.sum()))}
+
+    def unlucky(of: Any, genome: Any) -> dict[str, float]:
+        if int(key_of(genome), 16) % 4 == 0:
+            raise ValueError("out of memory")
+        return figures(of, genome)
+
+    monkeypatch.setattr(searching, "figures_of", figures)
+    whole = search(quest, tmp_path / "whole", None, **settings)
+    monkeypatch.setattr(searching, "figures_of", unlucky)
+    first = search(quest, tmp_path / "run", None, **settings)
+    assert any(member.outcome.failed for member in first.archive.values())
+    monkeypatch.setattr(searching, "figures_of", figures)
+    found = search(quest, tmp_path / "run", None, retry=True, **settings)
+    assert found.state() == whole.state()

@@ -17,6 +17,7 @@ from lilliput.export.onnx_file import export_network
 from lilliput.runs.journal import JournalFile
 from lilliput.search.choosing import worth_delivering
 from lilliput.search.delivering import explored
+from lilliput.search.genomes import Variant
 from lilliput.search.members import Goals, Member, Outcome
 from lilliput.search.searching import evolved, finalists
 from lilliput.steps.search_bits import SearchBits
@@ -105,6 +106,18 @@ def test_delivered_weights_lie_on_their_grids_and_are_held(tmp_path):
                 fewer += 1
                 assert all(len(row.unique()) <= 2**bits - 1 for row in weight.flatten(1))
     assert fewer
+
+
+def test_without_a_training_what_is_delivered_is_what_was_judged(tmp_path):
+    context = tiny_context(tmp_path)
+    quest = SearchBits(**BRIEF).quest(context.original, context)
+    paths = quest.encoding.express(quest.encoding.seeds()[0]).weight_bits
+    coarse = Variant(weight_bits=dict.fromkeys(paths, 2))
+    judged = quest.shop.built(coarse).module.state_dict()
+    delivered = quest.shop.trained(coarse, quest.training(), epochs=0, key="it")
+    assert paths
+    for name, tensor in delivered.module.state_dict().items():
+        assert torch.equal(tensor, judged[name]), name
 
 
 @pytest.mark.parametrize(

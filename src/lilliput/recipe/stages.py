@@ -112,6 +112,10 @@ def _chain(stages: Mapping[int, Stage], kind: Kind, start: Kind) -> tuple[list[M
             thing = f"works on {_KINDS[stage.takes]}, and gets {_KINDS[kind]} here"
             hint = _way_out(kind, start)
             mistakes.append(((n, stage.name), LilliputError(thing, hint=hint)))
+        if stage.first and n > min(stages):
+            thing = "works on the original alone, and gets what earlier stages made of it"
+            hint = "put it in front; what is to be done to all its networks comes after it"
+            mistakes.append(((n, stage.name), LilliputError(thing, hint=hint)))
         kind = stage.gives
     return mistakes, kind
 

@@ -185,9 +185,13 @@ class JournalFile:
             return _copied(self._results[key]) if key in self._results else None
 
     def forget_failures(self) -> None:
-        """From now on, what failed in earlier sessions counts as not done."""
+        """From now on, what failed in earlier sessions counts as not done.
+
+        Nor do sums over results, failed ones among them.
+        """
         with self._guard:
-            self._results = {k: r for k, r in self._results.items() if FAILED not in (r or {})}
+            gone = {FAILED, "generation"}
+            self._results = {k: r for k, r in self._results.items() if gone.isdisjoint(r or {})}
 
     def __contains__(self, key: str) -> bool:
         """Whether the work of this key is done."""

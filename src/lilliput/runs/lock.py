@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 HOLDER = ".lock.json"
 
+DYING_SECONDS = 1.0
+"""How long a process that was killed may hold its lock still, while its memory is given back."""
+
 
 def acquire(folder: Path) -> BaseFileLock:
     """Take the folder's lock; the system gives it back when this process ends, however it ends.
@@ -28,7 +31,7 @@ def acquire(folder: Path) -> BaseFileLock:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=DYING_SECONDS)
     try:
         lock.acquire()
     except Timeout as error:

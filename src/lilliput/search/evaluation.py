@@ -111,8 +111,19 @@ class Evaluations:
     ) -> list[tuple[Genome, dict[str, Any]]]:
         assert self.measure is not None
         sound = [genome for genome, told in judged if FAILED not in told]
-        more = dict(zip(map(key_of, sound), self.measure(sound), strict=True))
+        more = dict(zip(map(key_of, sound), self._measured(sound), strict=True))
         return [(genome, {**told, **more.get(key_of(genome), {})}) for genome, told in judged]
+
+    def _measured(self, genomes: Sequence[Genome]) -> list[dict[str, Any]]:
+        """Further figures of each; where they cannot be taken together, of each alone."""
+        assert self.measure is not None
+        try:
+            return [*self.measure(genomes)]
+        except Exception as error:  # noqa: BLE001  # whatever a runtime makes of a candidate
+            if len(genomes) > 1:
+                return [told for genome in genomes for told in self._measured([genome])]
+            name = key_of(genomes[0])
+            return [{FAILED: failure(error, stage=self.stage, candidate=name)}]
 
     def _kept(self, genome: Genome, told: dict[str, Any]) -> dict[str, Any]:
         if FAILED in told:

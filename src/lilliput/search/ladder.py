@@ -92,8 +92,11 @@ class Workshop:
 
     def built(self, variant: Variant) -> Network:
         """Cut, fitted, on its grids, with batch-norm statistics of its own; not verified."""
-        network = with_weight_bits(self.narrowed(variant, verify=False), variant.weight_bits)
+        return self._on_grids(self.narrowed(variant, verify=False), variant)
+
+    def _on_grids(self, network: Network, variant: Variant) -> Network:
         coarser = any(bits < FLOAT for bits in variant.weight_bits.values())
+        network = with_weight_bits(network, variant.weight_bits)
         return reestimate(network, self.batches) if coarser else network
 
     def figures(self, variant: Variant, examples: int) -> dict[str, float]:
@@ -128,6 +131,8 @@ class Workshop:
             key: Names the training.
         """
         network = self.narrowed(variant, verify=epochs is not None)
+        if epochs == 0:
+            return self._on_grids(network, variant)
         source = Examples(
             self.context.data, self.context.task, network.preprocessing, training.batch_size
         )
@@ -142,8 +147,6 @@ class Workshop:
             teacher=self.context.teacher,
             companions=[OnGrid(variant.weight_bits)],
         )
-        if epochs == 0:
-            return with_weight_bits(trained, variant.weight_bits)
         return held_on_grid(trained, variant.weight_bits)
 
 

@@ -153,12 +153,16 @@ def _generation(
         return before is None and settings.minutes is not None and minutes() >= settings.minutes
 
     before = context.journal.recall(key)
-    if before is not None:
-        evolution.shorten(before["generation"]["evaluated"] - len(evolution.archive))
-    told = evaluate(evolution.ask(), label=label, over=over)
-    evolution.shorten(len(told))
+    cut = None if before is None else before["generation"].get("cut")
+    if cut is not None:
+        evolution.shorten(cut)
+    asked = evolution.ask()
+    told = evaluate(asked, label=label, over=over)
+    if len(told) < len(asked):
+        cut = len(told)
+        evolution.shorten(cut)
     evolution.tell([scales.outcome(one) for one in told])
-    facts = {**_facts(quest, evolution, number), "minutes": minutes()}
+    facts = {**_facts(quest, evolution, number), "minutes": minutes(), "cut": cut}
     noted = context.journal.once(key, partial(dict, generation=facts))["generation"]
     context.progress.say(
         f"{label}: {facts['front']} on the front, hypervolume {facts['hypervolume']:.4f}"

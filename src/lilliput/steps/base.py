@@ -26,7 +26,7 @@ class Stage(BaseModel):
     `name` is the recipe's word for it. `takes` and `gives` say whether it works on torch networks
     or on files, so that a recipe's chain is checked before anything runs. `source` is the paper
     and section that it implements, or why there is none. `renames` says that layers come out of it
-    that had no such names before.
+    that had no such names before, `first` that it works on the original alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +36,7 @@ class Stage(BaseModel):
     gives: ClassVar[Kind]
     source: ClassVar[str] = ""
     renames: ClassVar[bool] = False
+    first: ClassVar[bool] = False
 
     def requires(self, candidate: Candidate, context: Context) -> None:
         """Raise `Refused`, with a way out, if this candidate cannot be handled."""

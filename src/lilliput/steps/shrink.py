@@ -58,6 +58,7 @@ class Shrink(Search):
     takes: ClassVar[Kind] = "network"
     gives: ClassVar[Kind] = "network"
     source: ClassVar[str] = "screening on cheap rungs first; no paper"
+    first: ClassVar[bool] = True
 
     most_blocks: int | None = Field(
         None, ge=0, description="most blocks to leave out; all if unset"
