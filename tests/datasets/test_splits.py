@@ -156,3 +156,16 @@ def test_splits_are_joined_in_order_whatever_holds_them():
     assert not both.inputs[1].any()
     assert ours.joined(ours).inputs.shape == (4, 4, 4, 3)
     assert ours.joined(Split(theirs.inputs)).targets is None
+
+
+def test_a_sample_of_a_split_that_is_sorted_by_class_has_them_all() -> None:
+    labels = np.repeat(np.arange(10), 300)
+    split = Split(np.arange(3000), labels)
+    sample = split.sample(500)
+    counts = np.bincount(sample.targets, minlength=10)
+    assert len(sample) == 500
+    assert counts.min() >= 30
+    assert np.array_equal(np.sort(sample.inputs), sample.inputs), "in their order"
+    assert np.array_equal(sample.inputs, split.sample(500).inputs), "always the same"
+    assert set(sample.inputs) <= set(split.sample(1000).inputs), "a larger one holds a smaller"
+    assert np.array_equal(split.sample(9999).inputs, split.inputs)

@@ -20,7 +20,7 @@ from lilliput.data.check import usual_preprocessings
 from lilliput.data.dataset import Dataset, Split
 from lilliput.data.sources.tiles import tiled_pictures
 from lilliput.errors import LilliputError, Refused
-from lilliput.input_check import check_network_inputs, options_of, spread, warnings_of
+from lilliput.input_check import check_network_inputs, options_of, warnings_of
 from lilliput.models.source import load_network
 from lilliput.network import Network
 from lilliput.opening import opened
@@ -170,12 +170,6 @@ def test_a_network_that_remembers_nothing_is_not_judged() -> None:
     tokens = Split(np.zeros((4, 3), np.int64))
     words = Dataset("words", validation=tokens, layout="tensor")
     assert check_network_inputs(fresh, words, TASK) == ()
-
-
-def test_examples_are_taken_from_all_over_a_sorted_split() -> None:
-    split = Split(np.arange(1000), np.repeat(np.arange(10), 100))
-    assert sorted(set(np.asarray(spread(split, 64).targets))) == list(range(10))
-    assert len(spread(split, 2000)) == 1000
 
 
 def test_a_large_network_is_scored_on_fewer_examples(monkeypatch: pytest.MonkeyPatch) -> None:

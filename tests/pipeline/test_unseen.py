@@ -71,3 +71,23 @@ def test_a_resumed_run_uses_the_same_examples(
     # The second time nothing is scored: the iterator above is exhausted.
     again, _ = unseen.with_unseen_validation(tiny_context(tmp_path, journal=JournalFile(path)))
     assert np.array_equal(first.validation.inputs, again.validation.inputs)
+
+
+def test_splits_that_are_sorted_by_class_are_compared_by_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first examples are of a few classes, of which the network may know more, or less."""
+
+    def scores(_network, split, _context):  # type: ignore[no-untyped-def]
+        return np.where(split.targets < 2, 100.0, np.arange(len(split)) % 2 * 100.0)
+
+    monkeypatch.setattr(unseen, "scores_in_torch", scores)
+    monkeypatch.setattr(unseen, "EXAMPLES", 300)
+    context = tiny_context(tmp_path)
+
+    def by_class(count: int) -> Split:
+        return Split(np.zeros((count, 1)), np.sort(np.arange(count) % 10))
+
+    data = replace(context.data, validation=by_class(1000), test=by_class(4000))
+    context = replace(context, data=data)
+    assert unseen.with_unseen_validation(context) == (data, "")
