@@ -148,7 +148,7 @@ def _further(network: Network, real: Sequence[Array]) -> Iterator[tuple[tuple[Te
 
 
 def _arrays(network: Network, outputs: Any) -> tuple[Array, ...]:
-    arrays = tuple(tensor.numpy() for tensor in flat_outputs(outputs))
+    arrays = tuple(tensor.detach().numpy() for tensor in flat_outputs(outputs))
     if not all(np.isfinite(array).all() for array in arrays):
         raise LilliputError(
             f"network {network.name!r} gives values that are not finite",

@@ -178,7 +178,9 @@ def _fold_into(
     affine = _affine(graph, node, layer.output[0], weight.ndim)
     channels = channels_of(layer, weight)[0]
     bias = bias_values(graph, layer, channels)
-    if affine is None or bias is None or affine.scale.size not in (1, channels):
+    if affine is None or bias is None:
+        return False
+    if not {affine.scale.size, affine.shift.size} <= {1, channels}:
         return False
     own = (layer.op_type, *layer.input[1:], node.op_type, *node.input[1:])
     key = tuple(name for name in own if name != affine.data)

@@ -97,6 +97,7 @@ def run_once(module: nn.Module, specs: Specs, *, batch: int = 1) -> tuple[Tensor
         Refused: with the inputs' shapes, the layer that failed and what it said.
     """
     inputs = Network(module, specs).example(batch)
+    path: list[str] = []
     try:
         with _entered(module) as path, torch.no_grad():
             return flat_outputs(module(*inputs))

@@ -144,9 +144,16 @@ def network_of(
 
 
 def _copied(module: nn.Module) -> nn.Module:
+    scripted = [p for p, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted:
+        where = repr(scripted[0]) if scripted[0] else "the whole model"
+        raise Refused(
+            f"{where} is TorchScript, which can be run and not changed",
+            hint="build the network without `torch.jit`; its weights are the same",
+        )
     try:
         return copy.deepcopy(module)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise LilliputError(
             f"the model cannot be copied: {error}",
             hint="does a module keep a computed tensor as an attribute? register it as a buffer",

@@ -19,7 +19,7 @@ from lilliput.artifact import TensorSpec
 from lilliput.atomic import write_atomically
 from lilliput.errors import LilliputError, Refused
 from lilliput.models.weights import load_weights, read_weights
-from lilliput.network import Network
+from lilliput.network import Network, unwrap
 from lilliput.noun import Noun
 from lilliput.preprocessing import Preprocessing
 from lilliput.prune.edits import replay
@@ -101,7 +101,8 @@ def load(file: Path | str, model_fn: Callable[[], nn.Module] | nn.Module) -> Net
 
     >>> network = lilliput.load("best.safetensors", build)  # doctest: +SKIP
     """
-    return load_saved(file, model_fn if isinstance(model_fn, nn.Module) else model_fn())
+    built = model_fn if isinstance(model_fn, nn.Module) else model_fn()
+    return load_saved(file, unwrap(built)[0])
 
 
 def is_saved(path: Path | str) -> bool:

@@ -159,12 +159,19 @@ def gradient_scores(
     module = twin.module
     named = dict(module.named_parameters())
     for parameter in named.values():
-        parameter.requires_grad_()
+        if parameter.is_floating_point():
+            parameter.requires_grad_()
     scores, unread, seen = np.zeros(analysis.class_count), np.zeros(analysis.class_count), 0
     with evaluating(module), torch.enable_grad():
         for inputs, targets in batches:
             module.zero_grad(set_to_none=True)
             outputs = flat_outputs(module(*(torch.as_tensor(x) for x in inputs)))
+            if not any(output.requires_grad for output in outputs):
+                raise Refused(
+                    f"the outputs of {network.name!r} have no gradients, which this criterion "
+                    "needs: its `forward` takes none, or gives whole numbers",
+                    hint="use `criterion: l2`, which looks at the weights alone",
+                )
             objective(outputs, targets).backward()  # type: ignore[no-untyped-call]
             changes = {n: p.detach() * p.grad for n, p in named.items() if p.grad is not None}
             for stored, change in _trainable(analysis, changes):

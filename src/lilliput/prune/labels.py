@@ -134,6 +134,9 @@ class Ledger:
             self.freeze(other, one)
         elif isinstance(other, str):
             self.freeze(one, other)
+        elif one.size != other.size:
+            for dim in (one, other):
+                self.freeze(dim, "it meets a dimension of another size, in a way not followed")
         elif one is not other:
             self.ties.append((one, other))
 

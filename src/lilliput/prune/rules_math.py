@@ -285,6 +285,19 @@ def embedding(call: Call) -> list[Labels]:
     return [(*call.labels(call.args[1]), table[1])]
 
 
+@channel_rule("as_strided", "as_strided_")
+def restrided(call: Call) -> list[Labels] | None:
+    """The same sizes with other strides, as pooling to one pixel gives those of channels-last."""
+    x = call.first
+    if [len(x), *call.out.shape] != [call.out.dim(), *map(int, call.args[1])]:
+        return None
+    for dim, size in zip(x, call.out.shape, strict=True):
+        if not isinstance(dim, str) and dim.size != size:
+            return None
+        call.ledger.doubt(dim)
+    return [x]
+
+
 _SPATIAL = re.compile(r"(?:pool|upsample|_pad|unpool)[a-z_]*([123])d")
 
 
@@ -295,6 +308,10 @@ def spatial(call: Call) -> list[Labels]:
     x, count = call.first, int(found[1])
     for dim in x[len(x) - count :]:
         call.ledger.freeze(dim, "it slides along it")
+    for other in call.args[1:]:  # the places that an unpooling puts its values at
+        if isinstance(other, Tensor) and other.dim() == len(x):
+            for one, theirs in zip(x[: len(x) - count], call.labels(other), strict=False):
+                call.ledger.tie(one, theirs)
     return [(*x[: len(x) - count], *[SPACE] * count)] * 2
 
 

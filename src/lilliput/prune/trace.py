@@ -7,6 +7,7 @@ rule freeze what they touch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -40,12 +41,13 @@ def trace(network: Network, *, choices: Mapping[int, int] | None = None) -> Ledg
         LilliputError: The network does not run on inputs of its own declared shapes.
     """
     ledger = Ledger(choices=choices or {})
-    mode = _Tracer(network.module, ledger)
+    module = copy.deepcopy(network.module)  # a run may change buffers
+    mode = _Tracer(module, ledger)
     inputs = network.example()
     for tensor in inputs:
         mode.put(tensor, (BATCH, *[INPUT] * (tensor.dim() - 1))[: tensor.dim()])
-    with _modules_followed(network.module, mode.enter, mode.leave):
-        outputs = run(network, network.module, inputs, mode)
+    with _modules_followed(module, mode.enter, mode.leave), _in_plain_operations():
+        outputs = run(network, module, inputs, mode)
     ledger.path, ledger.op = "", "output"
     for tensor in flat_outputs(outputs):
         for dim in mode.labels(tensor):
@@ -95,6 +97,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         for part in training:
             part.training = True
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
+def _in_plain_operations() -> Iterator[None]:
+    """Without oneDNN, whose recurrent layer is one operation that says nothing of its products."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 @contextmanager

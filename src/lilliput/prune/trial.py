@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ from lilliput.prune.trace import run
 
 TOLERANCE = 1e-5
 """Largest difference between cut and zeroed, relative to the largest output."""
+
+
+FAINT = 1e-3
+"""Largest size of a parameter by which nothing of what it multiplies may be seen."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,12 @@ def zeroed(module: nn.Module, analysis: Analysis, classes: Collection[int]) -> I
                 tensors[name].copy_(before)
 
 
+def _is_faint(parameter: Tensor) -> bool:
+    if not parameter.is_floating_point() or not parameter.numel():
+        return False
+    return float(parameter.detach().abs().max()) < FAINT
+
+
 def difference(ours: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
     """Largest difference over all outputs, relative to the largest output; inf if incomparable.
 
@@ -103,24 +114,28 @@ def difference(ours: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
 
 
 class Bench:
-    """Runs trial cuts of one network; the network itself is only copied."""
+    """Runs trial cuts of one network; the network itself is only copied.
+
+    Couplings are tried on a twin without faint parameters: behind a gain that begins at zero, as
+    that of a residual branch may, the outputs would not show that a cut is wrong.
+    """
 
     def __init__(self, network: Network, analysis: Analysis) -> None:
         self.network, self.analysis = network, analysis
         self.inputs = network.example(2, seed=1)
         self.twin = copy.deepcopy(network.module)
+        self.loud = self._louder()
 
     def error(self, classes: Collection[int], cut: nn.Module | None = None) -> float:
         """Relative difference between cut and zeroed; inf when the cut network does not run.
 
         In doubt (rounding of a deep network, or a real error?) both are run again in double.
         """
-        smaller = cut
-        if smaller is None:
-            smaller = _trial_module(self.network.module, self.analysis, classes)
+        whole = self.loud if cut is None else self.twin
         try:
-            error = self._compare(self.twin, smaller, self.inputs, classes)
-        except LilliputError:
+            smaller = _trial_module(whole, self.analysis, classes) if cut is None else cut
+            error = self._compare(whole, smaller, self.inputs, classes)
+        except Exception:  # noqa: BLE001  # what the user's code makes of smaller tensors
             return float("inf")
         if not TOLERANCE < error < 1e-2:
             return error
@@ -128,9 +143,30 @@ class Bench:
             with torch.no_grad():
                 doubles = copy.deepcopy(smaller).double()
                 inputs = tuple(x.double() if x.is_floating_point() else x for x in self.inputs)
-                return self._compare(copy.deepcopy(self.twin).double(), doubles, inputs, classes)
+                return self._compare(copy.deepcopy(whole).double(), doubles, inputs, classes)
         except LilliputError:
             return error
+
+    def _louder(self) -> nn.Module:
+        """The twin with faint parameters drawn at random; itself where there are none.
+
+        Where that does not give finite outputs, they stay.
+        """
+        faint = {n for n, p in self.twin.named_parameters() if _is_faint(p)}
+        if not faint:
+            return self.twin
+        loud, rng = copy.deepcopy(self.twin), torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in loud.named_parameters():
+                if name in faint:
+                    spread = prod(parameter.shape[1:]) ** -0.5
+                    drawn = torch.randn(parameter.shape, generator=rng) * spread
+                    parameter.copy_(drawn)
+        try:
+            outputs = flat_outputs(run(self.network, loud, tuple(x.clone() for x in self.inputs)))
+        except LilliputError:
+            return self.twin
+        return loud if all(x.isfinite().all() for x in outputs) else self.twin
 
     def _compare(
         self,
