@@ -162,6 +162,36 @@ def test_an_input_that_the_network_ignores_stays_an_input(tmp_path: Path) -> Non
     assert run(path, unused=zeros, used=np.ones((4, 3), np.float32))[0].shape == (4, 3)
 
 
+def test_a_parameter_may_be_an_output(tmp_path: Path) -> None:
+    class Scaled(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(x), self.scale
+
+    file = export_network(Network(Scaled().eval(), (PICTURE,), name="scaled"), tmp_path / "s.onnx")
+    assert len(onnx.load(file.path).graph.output) == 2
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 6, 1, 1)])
+def test_one_channel_that_is_spread_over_many_is_no_bias(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    class Spread(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 1, 1) if len(shape) == 4 else nn.Linear(8, 1)
+            self.shift = nn.Parameter(torch.randn(shape))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) + self.shift
+
+    network = Network(Spread().eval(), (PICTURE,), name="spread")
+    assert export_network(network, tmp_path / "s.onnx").bytes
+
+
 def test_an_output_named_like_an_input_is_renamed(tmp_path: Path) -> None:
     path = export_network(network(lambda x: {"x": x + 1, "same": x}), tmp_path / "a.onnx").path
     assert [o.name for o in onnx.load(path).graph.output] == ["x_out", "same"]

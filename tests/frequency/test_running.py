@@ -35,7 +35,7 @@ from lilliput.prune import network_macs
 from lilliput.prune.edits import frequency_edit, replay
 from lilliput.recipe.stages import build_stages
 from lilliput.search.running import timed_within
-from lilliput.steps.run_dct import RunDct, with_forms
+from lilliput.steps.run_dct import RunDct, inputs_of, with_forms
 from lilliput.target import Target
 from lilliput.tasks import task_of
 from lilliput.testing.tiny import TinyResidual, tiny_context
@@ -155,6 +155,29 @@ def test_what_has_no_such_form():
     assert not can_run(nn.Conv2d(4, 4, 3, groups=4))
     assert not can_run(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"))
     assert not can_run(nn.Linear(4, 4))
+
+    class Standardized(nn.Conv2d):
+        def forward(self, x):
+            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+            return self._conv_forward(x, weight, self.bias)
+
+    assert not can_run(Standardized(4, 4, 3)), "it computes something else"
+
+
+def test_inputs_of_a_layer_on_several_sizes_are_those_of_the_largest(tmp_path):
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x).mean((2, 3)) + self.conv(x[:, :, ::2, ::2]).mean((2, 3))
+
+    context = tiny_context(tmp_path)
+    given = replace(context.original.the_network(), module=Head().eval())
+    found = inputs_of(given, ("conv",), context, 16)["conv"]
+    assert found.shape[1:] == given.inputs[0].shape[1:]
+    assert len(found) >= 16
 
 
 def test_the_change_is_replayed_and_the_pictures_are_held(tmp_path):

@@ -79,6 +79,7 @@ def test_a_pruned_network_comes_back_whole(tmp_path: Path) -> None:
     assert not again.module.training
     assert torch.equal(out(load(path, build)), out(network))
     assert torch.equal(out(load(str(path), build())), out(network))
+    assert torch.equal(out(load(path, lambda: nn.DataParallel(build()))), out(network))
 
 
 def test_it_opens_in_a_fresh_process_with_the_file_and_the_factory_alone(tmp_path: Path) -> None:

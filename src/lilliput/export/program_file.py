@@ -55,7 +55,7 @@ def export_pt2(
             again = torch.export.load(str(path)).module()
         for probe in probes:
             with torch.no_grad():
-                got = [t.numpy() for t in flat_outputs(again(*probe.inputs))]
+                got = [t.detach().numpy() for t in flat_outputs(again(*probe.inputs))]
             for name, ours, expected in zip(names, got, probe.expected, strict=True):
                 compare(name, ours, expected, probe.label)
     except (LilliputError, RuntimeError, AssertionError) as error:

@@ -159,7 +159,7 @@ def _arrays(network: Network, outputs: Any) -> tuple[Array, ...]:
 
 def _refuse_chance(network: Network, probe: Probe, again: Any) -> None:
     for value, second in zip(probe.expected, flat_outputs(again), strict=True):
-        if not np.array_equal(value, second.numpy()):
+        if not np.array_equal(value, second.detach().numpy()):
             raise LilliputError(
                 f"network {network.name!r} gives two answers to one input, though in eval mode",
                 hint="a dropout or noise in `forward` ignores `self.training`; a file cannot",

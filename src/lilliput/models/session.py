@@ -36,7 +36,7 @@ class TorchSession:
     def run(self, feeds: Sequence[Array]) -> list[Array]:
         self.bind(feeds)
         with torch.no_grad():
-            return [t.numpy() for t in flat_outputs(self._module(*self._bound))]
+            return [t.detach().numpy() for t in flat_outputs(self._module(*self._bound))]
 
     def bind(self, feeds: Sequence[Array]) -> None:
         self._bound = tuple(torch.from_numpy(np.ascontiguousarray(feed)) for feed in feeds)

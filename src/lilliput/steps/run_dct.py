@@ -263,7 +263,10 @@ def with_forms(network: Network, made: Mapping[str, nn.Module], *, free: bool = 
 def inputs_of(
     network: Network, paths: tuple[str, ...], context: Context, images: int
 ) -> dict[str, Tensor]:
-    """{path: what the layer is given on training examples, (N, I, H, W)}."""
+    """{path: what the layer is given on training examples, (N, I, H, W)}.
+
+    Of one that is called on several sizes, what it is given of the largest.
+    """
     seen: dict[str, list[Tensor]] = {path: [] for path in paths}
     module = network.copy().module.eval()
 
@@ -276,4 +279,9 @@ def inputs_of(
             module(*(torch.as_tensor(x) for x in inputs))
     for hook in hooks:
         hook.remove()
-    return {path: torch.cat(parts) for path, parts in seen.items() if parts}
+    return {path: torch.cat(_largest(parts)) for path, parts in seen.items() if parts}
+
+
+def _largest(parts: list[Tensor]) -> list[Tensor]:
+    shape = max((part.shape[1:] for part in parts), key=torch.Size.numel)
+    return [part for part in parts if part.shape[1:] == shape]
