@@ -183,3 +183,45 @@ def test_torchscript_is_refused_with_a_way_out(where: str) -> None:
     module = part if where == "whole" else nn.Sequential(part, head(4))
     with pytest.raises(Refused, match=r"is TorchScript[^\n]*\n.*without `torch.jit`"):
         network(module, 3, 8, 8)
+
+
+class Blurred(nn.Module):
+    """Channels as examples of one blur."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), head(8)
+        self.register_buffer("blur", torch.full((1, 1, 3, 3), 1 / 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        batch, channels, height, width = x.shape
+        apart = x.reshape(batch * channels, 1, height, width)
+        blurred = F.conv2d(apart, self.get_buffer("blur"), padding=1)
+        return self.head(blurred.reshape(batch, channels, height, width))  # type: ignore[no-any-return]
+
+
+class Heads(nn.Module):
+    """Heads among the examples of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.ModuleList(nn.Linear(12, 32) for _ in "qkv"), nn.Linear(32, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        q, k, v = (each(x).view(batch, length, -1, 4).transpose(1, 2) for each in self.qkv)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"), [(Blurred, (3, 8, 8)), (Heads, (5, 12))], ids=["blur", "heads"]
+)
+def test_work_on_channels_among_the_examples_goes_with_them(module, shape) -> None:
+    given = network(module(), *shape)
+    analysis = analyse(given)
+    classes = [group.classes[0] for group in analysis.prunable]
+    smaller = cut(given, analysis, classes)
+    assert analysis.macs() == network_macs(given)
+    assert analysis.macs(classes) == network_macs(smaller) < network_macs(given)

@@ -40,11 +40,11 @@ def convolution(call: Call) -> list[Labels]:
     if bias is not None:
         ledger.tie(call.labels(bias)[0], outputs)
     positions = prod(call.args[0].shape[2:] if transposed else call.out.shape[2:])
-    constant = positions * prod(weight.shape[2:]) * int(call.out.shape[0])
+    constant = positions * prod(weight.shape[2:])
     pointwise = prod(weight.shape[2:]) == 1
     kind = "grouped" if groups > 1 else "conv1x1" if pointwise else "conv3x3"
     kind, apart = ("depthwise", 1) if per_channel else (kind, groups)
-    ledger.cost(kind, w[:2], tuple(weight.shape[:2]), constant)
+    ledger.cost(kind, (x[0], *w[:2]), (int(call.out.shape[0]), *weight.shape[:2]), constant)
     macs, name = ledger.costs[-1].macs, call.name_of(weight)
     ledger.layers.append(LayerNote(ledger.path, kind, macs, x[1], outputs, name, apart))
     return [(x[0], outputs, *[SPACE] * (call.out.dim() - 2))]
@@ -80,9 +80,7 @@ def product(call: Call) -> list[Labels]:
     out = (*a[:-1], b[-1])
     if biased:
         _tie_broadcast(call, call.args[0], out)
-    batches = int(left.shape[0]) if len(a) == 3 else 1
-    sizes = (int(left.shape[-2]), int(left.shape[-1]), int(right.shape[-1]))
-    ledger.cost("linear", (a[-2], a[-1], b[-1]), sizes, batches)
+    ledger.cost("linear", (*a, b[-1]), (*map(int, left.shape), int(right.shape[-1])), 1)
     if len(a) == 2 and not isinstance(b[-1], str):
         macs, name = ledger.costs[-1].macs, call.name_of(right)
         ledger.layers.append(LayerNote(ledger.path, "linear", macs, a[-1], b[-1], name))
@@ -269,9 +267,9 @@ def attention(call: Call) -> list[Labels]:
         ledger.tie(one, other)
         ledger.tie(one, third)
     queries, keys, values = call.args[:3]
-    outer = prod(queries.shape[:-1]) * int(keys.shape[-2])
-    ledger.cost("matmul", (SPACE,), (int(queries.shape[-1]),), outer)
-    ledger.cost("matmul", (v[-1],), (int(values.shape[-1]),), outer)
+    outer, pairs = q[:-2], int(queries.shape[-2]) * int(keys.shape[-2])
+    for last, width in ((SPACE, int(queries.shape[-1])), (v[-1], int(values.shape[-1]))):
+        ledger.cost("matmul", (*outer, last), (*map(int, queries.shape[:-2]), width), pairs)
     return [(*q[:-1], v[-1])]
 
 
