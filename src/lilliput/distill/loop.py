@@ -23,7 +23,7 @@ from lilliput.atomic import write_atomically
 from lilliput.context import Context, Precision
 from lilliput.distill.answers import Answer, Answers, affordable
 from lilliput.distill.companions import Companion, keepers
-from lilliput.distill.losses import LossTerm, Observed, Taps
+from lilliput.distill.losses import LossTerm, Observed, Taps, Truth
 from lilliput.distill.sources import Source
 from lilliput.distill.speed import torch_threads
 from lilliput.errors import LilliputError
@@ -92,7 +92,8 @@ def train(
         schedule: Length and learning rate.
         context: Seed, device, checkpoints, progress.
         key: Names this training: seeds its shuffling and its checkpoint.
-        teacher: Runs in eval mode without gradients, and is not changed.
+        teacher: Runs in eval mode without gradients, and is not changed. It is not asked where
+            the truth is all that counts: then this is plain training, to the last bit.
         companions: Go along beside those that hold the weights to their forms.
         on_epoch: Called after each epoch.
 
@@ -103,6 +104,8 @@ def train(
         return network.copy()
     torch.manual_seed(context.derived_seed("train", key))
     along = (*keepers(network.held), *companions)
+    if all(type(term) is Truth for term in terms):
+        teacher = None
     job = _Job(network.copy(), terms, source, schedule, context, teacher, along)
     checkpoint = _Checkpoint(context.checkpoints, key)
     with torch_threads(context.train_threads):

@@ -145,6 +145,8 @@ class DistillAdversarial(Step):
     ) -> tuple[list[LossTerm], list[Companion]]:
         """The loss terms that these settings ask for, and the discriminator where there is one."""
         terms = scored_terms(context.task, self.imitation, self.temperature, labelled=labelled)
+        if not self.adversarial:
+            return terms, []
         taps = self.taps(network, teacher)
         adapter = adapter_between(network, teacher, taps, seed=context.derived_seed("adapter"))
         if self.game == "mmd":
