@@ -548,3 +548,12 @@ def test_a_step_too_small_for_eight_bits_is_refused_with_one_that_is_not() -> No
         Refused, match=r"step of 0.005 .* layer '\S+': its largest .*\n.*`step: 0.0"
     ):
         packed(network(), step=0.005)
+
+
+def test_with_a_centre_for_each_kernel_nothing_is_left(monkeypatch):
+    """Identity 9 of the specification, on a packed layer."""
+    monkeypatch.setattr("lilliput.frequency.packing.FEW_KERNELS", 1)
+    form = forms(packed(lenet_like(), centres=8, tables="layer").module)["0"]
+    assert len(form.centres) == form.ids.numel() == 8
+    assert len(form.ids.unique()) == 8
+    assert not form.residuals.any()

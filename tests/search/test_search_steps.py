@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from lilliput.data.dataset import Split
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
 from lilliput.runs.journal import JournalFile
+from lilliput.runtimes.opening import open_session
 from lilliput.search.choosing import worth_delivering
 from lilliput.search.delivering import explored
 from lilliput.search.genomes import Variant
@@ -22,6 +24,7 @@ from lilliput.search.members import Goals, Member, Outcome
 from lilliput.search.searching import evolved, finalists
 from lilliput.steps.search_bits import SearchBits
 from lilliput.steps.search_filters import SearchFilters
+from lilliput.target import Target
 from lilliput.testing.tiny import tiny_context, tiny_network
 
 BRIEF = {
@@ -240,3 +243,19 @@ def test_a_held_form_survives_the_fit(tmp_path):
     built = quest.shop.narrowed(quest.encoding.express(genome), verify=True)
     before = set(np.unique(network.module.block1.conv1.weight.detach().numpy()))
     assert set(np.unique(built.module.block1.conv1.weight.detach().numpy())) <= before
+
+
+@pytest.mark.parametrize("stage", [SearchFilters, SearchBits], ids=["filters", "bits"])
+def test_files_of_delivered_networks_answer_as_the_networks_do(tmp_path, stage):
+    """Identity 12 of the specification: 1e-4 at most, and the same class for 1,000 pictures."""
+    context = tiny_context(tmp_path)
+    pictures = np.random.default_rng(0).standard_normal((1000, 3, 8, 8)).astype(np.float32)
+    for child in stage(**BRIEF).explore(context.original, context):
+        network = child.the_network()
+        file = export_network(network, tmp_path / f"{child.id}.onnx")
+        with closing(open_session(file.path, Target())) as session:
+            (theirs,) = session.run([pictures])
+        with torch.no_grad():
+            ours = network.module(torch.from_numpy(pictures)).numpy()
+        assert np.abs(ours - theirs).max() <= 1e-4
+        assert np.array_equal(ours.argmax(1), theirs.argmax(1))
