@@ -551,9 +551,9 @@ def test_a_step_too_small_for_eight_bits_is_refused_with_one_that_is_not() -> No
 
 
 def test_with_a_centre_for_each_kernel_nothing_is_left(monkeypatch):
-    """Identity 9 of the specification, on a packed layer."""
-    monkeypatch.setattr("lilliput.frequency.packing.FEW_KERNELS", 1)
-    form = forms(packed(lenet_like(), centres=8, tables="layer").module)["0"]
-    assert len(form.centres) == form.ids.numel() == 8
-    assert len(form.ids.unique()) == 8
+    """Identity 9 of the specification, on a packed layer. One more centre is zero for good."""
+    monkeypatch.setattr("lilliput.frequency.packing.FEW_KERNELS", 0.5)
+    form = forms(packed(lenet_like(), centres=9, tables="layer").module)["0"]
+    assert len(form.centres) == 9
+    assert len(form.ids.unique()) == form.ids.numel() == 8
     assert not form.residuals.any()
