@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from lilliput.artifact import Artifact, TensorSpec
 from lilliput.data.dataset import Dataset, Split
@@ -142,6 +143,22 @@ def test_a_model_that_cannot_be_copied(pictures: Dataset) -> None:
     module.cached = module[0].weight * 2  # type: ignore[assignment]
     with pytest.raises(LilliputError, match=r"cannot be copied.*\n.*register it as a buffer"):
         network_of(module, data=pictures)
+
+
+@pytest.mark.parametrize("how", ["weight_norm", "spectral_norm", "prune"])
+def test_weights_that_hooks_compute_are_copied(pictures: Dataset, how: str, tmp_path: Path) -> None:
+    module = build()
+    if how == "prune":
+        prune.l1_unstructured(module[0], "weight", amount=0.5)
+    else:
+        getattr(nn.utils, how)(module[0])
+    network = network_of(module, data=pictures)
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = module.eval()(x)
+        torch.testing.assert_close(network.module(x), expected)
+        torch.testing.assert_close(network.copy().module(x), expected)
+    assert export_network(network, tmp_path / "it.onnx").bytes
 
 
 def test_an_onnx_file_is_an_artifact(pictures: Dataset, tmp_path: Path) -> None:

@@ -152,12 +152,27 @@ def _copied(module: nn.Module) -> nn.Module:
             hint="build the network without `torch.jit`; its weights are the same",
         )
     try:
-        return copy.deepcopy(module)
+        return copy.deepcopy(module, _made_anew(module))
     except (RuntimeError, TypeError, ValueError) as error:
         raise LilliputError(
             f"the model cannot be copied: {error}",
             hint="does a module keep a computed tensor as an attribute? register it as a buffer",
         ) from error
+
+
+def _made_anew(module: nn.Module) -> dict[int, Any]:
+    """{id: copy} of weights that hooks compute before each run, which torch itself cannot copy.
+
+    Those of `weight_norm`, `spectral_norm` and `prune` in torch.nn.utils.
+    """
+    found: dict[int, Any] = {}
+    for part in module.modules():
+        for hook in part._forward_pre_hooks.values():
+            name = getattr(hook, "_tensor_name", getattr(hook, "name", None))
+            value = vars(part).get(name) if isinstance(name, str) else None
+            if isinstance(value, torch.Tensor):
+                found[id(value)] = value.detach().clone()
+    return found
 
 
 def _preprocessing(data: Dataset | None) -> Preprocessing:
