@@ -110,13 +110,24 @@ def test_what_workers_of_a_cluster_are_given_pickles(journalled, rung):
 
 def test_a_failure_is_an_outcome(journalled):
     told = Evaluations("search", "stage", score, journalled)(GENOMES, label="x")
-    scales = Scales.of(("loss", "bytes"), {"loss": 50.0, "bytes": 40.0}, 2.5)
+    scales = Scales.of(("loss", "bytes"), {"loss": 50.0, "bytes": 40.0}, 2.5, {})
     outcomes = [scales.outcome(one) for one in told]
     assert outcomes[3].failed == "ValueError: three is bad luck"
     assert outcomes[2].values == (2 / 50, 30 / 40)
     assert [o.feasible for o in outcomes] == [True, True, True, False, False]
     assert scales.goals.reference == (0.05, 1.0)
     assert scales.outcome({"loss": float("nan"), "bytes": 1.0}).failed
+
+
+def test_a_cost_over_its_limit_is_infeasible_by_how_much_it_is_over():
+    scales = Scales.of(("loss", "bytes"), {"loss": 50.0, "bytes": 40.0}, 2.5, {"macs": 100.0})
+    judged = [
+        scales.outcome({"loss": loss, "bytes": 20.0, "macs": macs})
+        for loss, macs in ((1.0, 100.0), (1.0, 150.0), (5.0, 90.0))
+    ]
+    assert [outcome.feasible for outcome in judged] == [True, False, False]
+    assert judged[1].violation == pytest.approx(0.5)
+    assert judged[1].values == (0.02, 0.5)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

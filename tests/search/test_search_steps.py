@@ -15,6 +15,7 @@ from lilliput.candidate import Candidate
 from lilliput.data.dataset import Split
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
+from lilliput.prune import network_macs
 from lilliput.runs.journal import JournalFile
 from lilliput.runtimes.opening import open_session
 from lilliput.search.choosing import worth_delivering
@@ -188,6 +189,19 @@ def test_min_metric_is_a_limit_on_the_loss(tmp_path):
         assert member.outcome.values[0] * whole <= whole - 1.0 + 1e-9
     with pytest.raises(Refused, match=r"min_metric 101 is no limit .* the original has"):
         evolved(SearchFilters(**high).quest(context.original, context))
+
+
+def test_what_is_delivered_keeps_the_limits_on_costs(tmp_path):
+    context = tiny_context(tmp_path)
+    whole = context.original.the_network()
+    limit = 0.5 * network_macs(whole)
+    stage = SearchFilters(**BRIEF, limits={"macs": limit})
+    with JournalFile(tmp_path / "journal.jsonl") as journal:
+        children = list(stage.explore(context.original, replace(context, journal=journal)))
+    assert children
+    assert all(network_macs(child.the_network()) <= limit for child in children)
+    with pytest.raises(ValidationError, match="limits"):
+        SearchFilters(limits={"latency": 3.0})
 
 
 def test_when_nothing_keeps_the_limit_the_nearest_climb(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -31,18 +31,26 @@ class Scales:
         goals: Names and reference.
         whole: {name: what counts as 1}: the original's metric, the original's costs.
         most_loss: The loss, in the metric's unit, beyond which a candidate is infeasible.
+        limits: {cost: the same}.
     """
 
     goals: Goals
     whole: Mapping[str, float]
     most_loss: float
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, names: Sequence[str], whole: Mapping[str, float], most_loss: float) -> Scales:
+    def of(
+        cls,
+        names: Sequence[str],
+        whole: Mapping[str, float],
+        most_loss: float,
+        limits: Mapping[str, float],
+    ) -> Scales:
         """The box of the front: up to the most loss, and up to the costs of the original."""
         scale = {name: max(abs(value), 1e-12) for name, value in whole.items()}
         reference = (most_loss / scale["loss"], *(1.0 for _ in names[1:]))
-        return cls(Goals(tuple(names), reference), scale, most_loss)
+        return cls(Goals(tuple(names), reference), scale, most_loss, limits)
 
     def outcome(self, told: Mapping[str, Any]) -> Outcome:
         """From figures, or from the facts of a failure."""
@@ -51,7 +59,9 @@ class Scales:
         values = tuple(float(told[name]) / self.whole[name] for name in self.goals.names)
         if not np.isfinite(values).all():
             return Outcome.failure("its figures are not finite")
-        return Outcome(values, (told["loss"] - self.most_loss) / self.whole["loss"])
+        beyond = [(told["loss"] - self.most_loss) / self.whole["loss"]]
+        beyond += [told[name] / limit - 1 for name, limit in self.limits.items()]
+        return Outcome(values, max(beyond))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +11,7 @@ from lilliput.effort import Effort
 from lilliput.search.evolution import Algorithm
 
 Objective = Literal["loss", "params", "macs", "bops", "bytes", "coded_bytes", "latency"]
+Counted = Literal["params", "macs", "bops", "bytes", "coded_bytes"]
 
 
 class EvolutionSettings(BaseModel):
@@ -37,6 +38,9 @@ class EvolutionSettings(BaseModel):
     )
     min_metric: float | None = Field(
         None, description="the same limit as a value of the metric; not with max_drop"
+    )
+    limits: dict[Counted, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="costs that a candidate may have at most, as {macs: 20000000}"
     )
     protect: tuple[str, ...] = Field((), description="layers (globs) that stay as they are")
     screen_examples: int = Field(1000, ge=1, description="validation examples of the first rung")
