@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +25,6 @@ from benchmarks.resnets import class_and_weights, context_for, whole_test_drop
 from benchmarks.scoring import scores
 from lilliput.artifact import Artifact
 from lilliput.atomic import write_atomically
-from lilliput.budget import Budget
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.sources import load_data
@@ -34,15 +33,14 @@ from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
 from lilliput.meter.cost import file_cost
 from lilliput.meter.stopwatch import Pace, Timing, compare_files
+from lilliput.models.source import load_network
 from lilliput.network import Network
 from lilliput.runs.journal import JournalFile
 from lilliput.search.genomes import Variant
 from lilliput.search.ladder import packed_bytes
-from lilliput.search.members import Member
 from lilliput.search.searching import Quest, evolved
 from lilliput.steps.distill import Distill
 from lilliput.steps.prune_channels import PruneChannels
-from lilliput.steps.quantize import Quantize
 from lilliput.steps.search_bits import SearchBits
 from lilliput.steps.search_filters import SearchFilters
 from lilliput.target import Target
@@ -69,13 +67,7 @@ RATE = 0.03
 TEACHER, VIEWS = "resnet56", 7
 """Of the delivered and the pruned networks: its answers to seven augmented epochs are kept."""
 
-LIMITS = {
-    "accuracy": f"{EPOCHS} epochs, where the published front had 400",
-    "equally trained": "320 candidates, judged before any training, leave up to a tenth of the "
-    "limit unused, where `prune_channels` uses all of it; less than 0.4 points are chance",
-    "mixed bits gain": "the best member within the limit takes up to a tenth fewer bytes",
-    "points lost, whole test split": "integers chosen after training, none by training",
-}
+LIMITS = {"accuracy": f"{EPOCHS} epochs, where the published front had 400"}
 """What stands in the way of a goal that is missed, by the end of the row's name."""
 
 TIMES_SMALLER = 16
@@ -90,7 +82,7 @@ SAYS = (
 
 @dataclass(frozen=True)
 class Job:
-    """One training: what is made, and to which point or bits."""
+    """One network: how it is made, and within what or to which bits."""
 
     kind: str
     point: str
@@ -100,28 +92,34 @@ class Job:
         return f"{self.kind}-{self.point.replace(' ', '')}"
 
 
+SMALL = Job(MIXED, f"{TIMES_SMALLER} times")
+
+
 def run(options: Options) -> Claim:
+    """Two jobs side by side, a thread each; what an interrupted claim finished is kept as parts."""
     jobs = [
         *(Job(kind, point) for point in PUBLISHED for kind in FRONT),
-        *(Job(kind, f"{width} bits") for width in WIDTHS for kind in (MIXED, UNIFORM)),
+        *(Job(kind, f"{width} bits") for width in WIDTHS for kind in BITS),
+        SMALL,
     ]
-    variants = {**kept(options, chosen_widths), **kept(options, chosen_bits)}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        paths = pool.map(partial(made, options), jobs, [variants.get(job.stem) for job in jobs])
-        files = dict(zip(jobs, paths, strict=True))
-    original = exported(prepared(options).original.the_network(), options.work / "original.onnx")
-    small = takehome(options, original)
+        files = dict(zip(jobs, pool.map(partial(made, options), jobs), strict=True))
+    original = original_file(options)
     rows = [row for point in PUBLISHED for row in front_rows(point, files, original, options)]
     rows += [row for width in WIDTHS for row in bit_rows(f"{width} bits", files, original)]
-    delivered = [job for job in jobs if job.kind in (EVOLVED, MIXED)]
+    delivered = {job.stem: job for job in jobs if job.kind in (EVOLVED, MIXED) and job != SMALL}
     return Claim(
         says=SAYS,
-        rows=tuple(limited(row) for row in (*rows, *takehome_rows(small, original))),
+        rows=tuple(limited(row) for row in (*rows, *small_rows(files[SMALL], original))),
         files={
-            **{job.stem: committed(options, files[job]) for job in delivered},
-            "small": options.commit(small, "resnet20-evolved-small.lil"),
+            name: committed(options, files[job])
+            for name, job in {**delivered, "small": SMALL}.items()
         },
     )
+
+
+def original_file(options: Options) -> Artifact:
+    return exported(prepared(options).original.the_network(), options.work / "original.onnx")
 
 
 def committed(options: Options, path: Path) -> CommittedFile:
@@ -157,77 +155,71 @@ def settings(options: Options) -> dict[str, Any]:
     return {
         "max_drop": 85.0,
         "rank_examples": 0,
-        "screen_steps": 2 if options.smoke else 60,
+        "screen_steps": 2 if options.smoke else 390,
         "learning_rate": RATE,
         "batch_size": 128,
         **(few if options.smoke else sizes),
     }
 
 
-def filters(options: Options) -> SearchFilters:
-    return SearchFilters(objectives=("loss", "macs"), **settings(options))
+def filters(options: Options, max_macs: float) -> SearchFilters:
+    return SearchFilters(
+        objectives=("loss", "macs"), limits={"macs": max_macs}, **settings(options)
+    )
 
 
-def bits(options: Options) -> SearchBits:
-    return SearchBits(bits=(2, 3, 4, 6, 8), **settings(options))
+def bits(options: Options, max_bytes: float | None = None) -> SearchBits:
+    limits = {} if max_bytes is None else {"coded_bytes": max_bytes}
+    return SearchBits(bits=(2, 3, 4, 6, 8), limits=limits, **settings(options))
 
 
 @contextmanager
-def quest_of(stage: SearchFilters | SearchBits, options: Options) -> Iterator[Quest]:
+def quest_of(stage: SearchFilters | SearchBits, job: Job, options: Options) -> Iterator[Quest]:
     """A search whose results are journalled: an interrupted claim goes on with it."""
-    context = prepared(options)
-    with JournalFile(options.work / f"{stage.name}.jsonl") as journal:
+    context = prepared(options, job)
+    with JournalFile(context.folder / f"{stage.name}.jsonl") as journal:
         context = replace(context, journal=journal)
         yield stage.quest(context.original, context)
 
 
-def kept(options: Options, choose: Callable[[Options], dict[str, Variant]]) -> dict[str, Variant]:
-    """{stem of a job: the variant to train}; what was chosen once stays chosen."""
-    path = options.parts / f"{choose.__name__}.json"
+def kept(options: Options, job: Job) -> Variant:
+    """The variant to train; what was chosen once stays chosen."""
+    path = options.parts / f"{job.stem}.json"
     if not path.is_file():
-        found = {stem: asdict(variant) for stem, variant in choose(options).items()}
-        write_atomically(path, json.dumps(found).encode())
+        write_atomically(path, json.dumps(asdict(chosen(options, job))).encode())
     stored = json.loads(path.read_text())
-    return {stem: Variant(tuple(one["gone"]), one["weight_bits"]) for stem, one in stored.items()}
+    return Variant(tuple(stored["gone"]), stored["weight_bits"])
 
 
-def chosen_widths(options: Options) -> dict[str, Variant]:
-    """The best member within each point's multiply-adds."""
-    with quest_of(filters(options), options) as quest:
-        members = tuple(evolved(quest).archive.values())
+def chosen(options: Options, job: Job) -> Variant:
+    """The best member within the job's limit; for a uniform width, that."""
+    if job.kind == UNIFORM:
+        return uniform(options, job)[0]
+    if job.kind == EVOLVED:
+        limit = PUBLISHED[job.point][0] - SHORTCUTS
+        with quest_of(filters(options, limit), job, options) as quest:
+            return best_within(quest, lambda v: float(quest.shop.analysis.macs(v.gone)), limit)
+    largest = original_file(options).bytes / TIMES_SMALLER
+    if job != SMALL:
+        largest = uniform(options, job)[1]
+    limit = largest * SAFELY_WITHIN
+    with quest_of(bits(options, limit), job, options) as quest:
+        return best_within(quest, lambda v: packed_bytes(quest.shop.built(v)), limit)
 
-        def macs(variant: Variant) -> float:
-            return float(quest.shop.analysis.macs(variant.gone)) + SHORTCUTS
 
-        return {
-            Job(EVOLVED, point).stem: best_within(members, quest, macs, limit)
-            for point, (limit, _) in PUBLISHED.items()
-        }
-
-
-def chosen_bits(options: Options) -> dict[str, Variant]:
-    """For each uniform width, itself and the best member whose packed file is no longer."""
-    found = {}
-    with quest_of(bits(options), options) as quest:
-        members = tuple(evolved(quest).archive.values())
+def uniform(options: Options, job: Job) -> tuple[Variant, int]:
+    """The variant of the job's bits in all layers, and its packed bytes before any training."""
+    with quest_of(bits(options), job, options) as quest:
+        width = int(job.point.split()[0])
         seeds = [quest.encoding.express(genome) for genome in quest.encoding.seeds()]
-
-        def packed(variant: Variant) -> float:
-            return packed_bytes(quest.shop.built(variant))
-
-        for width in WIDTHS:
-            uniform = next(v for v in seeds if set(v.weight_bits.values()) == {width})
-            limit = packed(uniform) * SAFELY_WITHIN
-            found[Job(UNIFORM, f"{width} bits").stem] = uniform
-            found[Job(MIXED, f"{width} bits").stem] = best_within(members, quest, packed, limit)
-    return found
+        found = next(v for v in seeds if set(v.weight_bits.values()) == {width})
+        return found, packed_bytes(quest.shop.built(found))
 
 
-def best_within(
-    members: Sequence[Member], quest: Quest, cost: Callable[[Variant], float], limit: float
-) -> Variant:
+def best_within(quest: Quest, cost: Callable[[Variant], float], limit: float) -> Variant:
     """Of the members within the limit that lose least, the best after a short training."""
-    sound = sorted((m for m in members if not m.outcome.failed), key=lambda m: m.outcome.values)
+    archive = evolved(quest).archive.values()
+    sound = sorted((m for m in archive if not m.outcome.failed), key=lambda m: m.outcome.values)
     variants = (quest.variant(member) for member in sound)
     within = list(islice((v for v in variants if cost(v) <= limit), BRIEFLY_TRAINED))
     if not within:
@@ -243,33 +235,42 @@ def best_within(
 # Trainings ---------------------------------------------------------------------------------
 
 
-def made(options: Options, job: Job, variant: Variant | None) -> Path:
-    """One network, trained and exported; what an interrupted claim finished is kept."""
+def made(options: Options, job: Job) -> Path:
+    """One network, chosen, trained and exported; what an interrupted claim finished is kept."""
     torch.set_num_threads(1)
     path = options.parts / f"{job.stem}.onnx"
     if not path.is_file():
         began = time.perf_counter()
-        network = trained(options, job, variant)
+        network = trained(options, job)
         path.with_suffix(".seconds").write_text(f"{time.perf_counter() - began:.1f}")
         exported(network, path)
     return pack(path, out=options.work / f"{job.stem}.lil").path if job.kind in BITS else path
 
 
-def trained(options: Options, job: Job, variant: Variant | None) -> Network:
+def trained(options: Options, job: Job) -> Network:
     """Channels gone and distilled, or distilled on its grids; equally long within a comparison."""
+    context = prepared(options, job)
     if job.kind == PRUNED:
-        context = prepared(options, job)
         step = PruneChannels(max_macs=PUBLISHED[job.point][0] - SHORTCUTS, multiple_of=1)
         cut = step.apply(Candidate(job.stem, network=context.original.network), context)
         return distilled(cut.the_network(), job, options, context)
-    assert variant is not None
-    context = prepared(options, job)
-    stage = filters(options) if job.kind == EVOLVED else bits(options)
-    quest = stage.quest(context.original, context)
+    variant = kept(options, job)
     if job.kind == EVOLVED:
+        quest = filters(options, PUBLISHED[job.point][0]).quest(context.original, context)
         return distilled(quest.shop.narrowed(variant, verify=True), job, options, context)
-    epochs = 1 if options.smoke else BIT_EPOCHS
+    if job == SMALL:
+        factory, weights = class_and_weights(options, TEACHER)
+        context = replace(context, other_teacher=other(factory, weights, context))
+    quest = bits(options).quest(context.original, context)
+    epochs = 1 if options.smoke else BIT_EPOCHS * (2 if job == SMALL else 1)
     return quest.shop.trained(variant, quest.training(), epochs=epochs, key=job.point)
+
+
+def other(factory: str, weights: Path, context: Context) -> Network:
+    original = context.original.the_network()
+    return load_network(
+        factory, weights=weights, inputs=original.inputs, preprocessing=original.preprocessing
+    )
 
 
 def distilled(network: Network, job: Job, options: Options, context: Context) -> Network:
@@ -287,17 +288,6 @@ def distilled(network: Network, job: Job, options: Options, context: Context) ->
 
 def exported(network: Network, path: Path) -> Artifact:
     return export_network(network, path)
-
-
-def takehome(options: Options, original: Artifact) -> Path:
-    """The whole network in int8, its weights chosen for a packed file of the goal's size."""
-    budget = Budget(max_bytes=original.bytes // TIMES_SMALLER)
-    context = replace(prepared(options), budget=budget)
-    given = Candidate("original", artifact=original)
-    small = Quantize(rate="size").apply(replace(given, id="small"), context).the_artifact()
-    path = options.work / "small.lil"
-    path.unlink(missing_ok=True)
-    return pack(small.path, out=path).path
 
 
 # Figures -----------------------------------------------------------------------------------
@@ -384,7 +374,7 @@ def packed_drop(path: Path, original: Artifact) -> Measurement:
     return whole_test_drop(Artifact.of(path), original, Target())
 
 
-def takehome_rows(small: Path, original: Artifact) -> list[Row]:
+def small_rows(small: Path, original: Artifact) -> list[Row]:
     return [
         Row(
             name="packed file: times smaller than the fp32 ONNX file",
@@ -403,14 +393,10 @@ def takehome_rows(small: Path, original: Artifact) -> list[Row]:
 
 def verify(options: Options) -> Claim:
     """Score the committed files again."""
-    network = prepared(options).original.the_network()
-    original = exported(network, options.work / "original.onnx")
     rows = []
     for point, (_, published) in PUBLISHED.items():
         found = accuracy(options.committed(Job(EVOLVED, point).stem))
         goal = f">= {published}"
         rows.append(Row(name=f"{point}: accuracy", figure=round(found, 2), unit="%", goal=goal))
-    return Claim(
-        says="the committed files, scored again",
-        rows=(*rows, *takehome_rows(options.committed("small"), original)),
-    )
+    small = small_rows(options.committed("small"), original_file(options))
+    return Claim(says="the committed files, scored again", rows=(*rows, *small))
