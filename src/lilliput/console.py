@@ -131,6 +131,14 @@ def tell(error: BaseException) -> int:
     if isinstance(error, LilliputError):
         typer.echo(f"error: {error}", err=True)
         return error.exit_code
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        for wrong in error.errors(include_url=False):
+            place = ".".join(map(str, wrong["loc"]))
+            why = wrong["msg"].removeprefix("Value error, ")
+            typer.echo(f"error: {place + ': ' if place else ''}{why}", err=True)
+        return LilliputError.exit_code
     if isinstance(error, OSError):
         place = f" ({error.filename})" if error.filename else ""
         typer.echo(f"error: {error.strerror or error}{place}", err=True)

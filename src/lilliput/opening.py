@@ -11,10 +11,14 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.dataset import Dataset
 from lilliput.data.sources import load_data
+from lilliput.errors import Missing
 from lilliput.input_check import check_network_inputs, warnings_of
 from lilliput.models.source import load_model
 from lilliput.network import Network
 from lilliput.recipe import Recipe
+from lilliput.runtimes.base import RUNTIMES
+from lilliput.runtimes.opening import check_target
+from lilliput.target import Target
 from lilliput.tasks import task_of
 from lilliput.tasks.base import Task
 from lilliput.teacher import load_teacher
@@ -24,7 +28,14 @@ LONGEST_TIMING, SHORTEST_TIMING = 20.0, 2.0
 
 
 def opened(recipe: Recipe) -> Context:
-    """The recipe's model, examples and teacher, opened, where nothing is kept."""
+    """The recipe's model, examples and teacher, opened, where nothing is kept.
+
+    The target need not be here: a plan may be made elsewhere.
+
+    Raises:
+        LilliputError: There is no such target, or model or data cannot be used.
+    """
+    check_target(RUNTIMES[recipe.target.runtime], recipe.target)
     task = task_of(recipe.task.model_dump())
     data = load_examples(recipe, task)
     original = load_original(recipe, task, data)
@@ -43,6 +54,13 @@ def opened(recipe: Recipe) -> Context:
         workers=recipe.workers,
         timing_seconds=timing_seconds(recipe.time_budget_minutes),
     )
+
+
+def require_target(target: Target) -> None:
+    """Raise `Missing`, with the command that installs it, where the target's runtime is not."""
+    reason = RUNTIMES[target.runtime].unavailable()
+    if reason is not None:
+        raise Missing(f"the runtime {target.runtime} cannot be used here", hint=reason)
 
 
 def timing_seconds(minutes: float | None) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from lilliput.budget import Budget
 from lilliput.candidate import Candidate
-from lilliput.data.dataset import Dataset
+from lilliput.data.dataset import SPLITS, Dataset
 from lilliput.encode.coarse import least_packed_bytes
 from lilliput.errors import LilliputError, Refused
 from lilliput.export.onnx_file import export_network
@@ -249,6 +249,23 @@ class Plan:
         lines.append(f"  time      {self._time()}")
         lines += [f"  warning   {warning}" for warning in self.warnings]
         return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values; seconds are from the least to the most."""
+        return {
+            "model": self.name,
+            "target": self.target.model_dump(mode="json"),
+            "bounds": asdict(self.bounds),
+            "data": {
+                "name": self.data.name,
+                **{name: len(getattr(self.data, name)) for name in SPLITS},
+            },
+            "budget": self.budget.limits(),
+            "stages": [dict(stage) for stage in self.stages],
+            "minutes": self.minutes,
+            "seconds": [list(span) for span in self.forecast.stages],
+            "warnings": list(self.warnings),
+        }
 
     def _stages(self) -> Iterator[str]:
         """A line a stage, with its time; arms are one line, and each of their steps a time."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Self
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from lilliput.errors import LilliputError
 from lilliput.noun import Noun
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Side = Annotated[int, Field(ge=1)]
 
 
 class Preprocessing(Noun):
@@ -17,11 +24,21 @@ class Preprocessing(Noun):
     `size` resizes pictures to (height, width) first; None keeps what comes.
     """
 
-    scale: float = 1.0 / 255.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    channels: int = 3
-    size: tuple[int, int] | None = None
+    scale: Positive = 1.0 / 255.0
+    mean: tuple[Finite, ...] = (0.0,)
+    std: tuple[Positive, ...] = (1.0,)
+    channels: int = Field(3, ge=1)
+    size: tuple[Side, Side] | None = None
+
+    @model_validator(mode="after")
+    def _for_each_channel(self) -> Self:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels):
+                raise ValueError(
+                    f"{name} has {len(values)} values: give one for each of the {self.channels} "
+                    "channels, or one for all"
+                )
+        return self
 
     def __call__(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """(N, H, W, C) of 0..255 → (N, C, H, W) float32; `LilliputError` on another shape."""

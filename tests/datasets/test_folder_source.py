@@ -160,3 +160,25 @@ def test_more_than_memory_is_refused_before_decoding(tmp_path, paint, monkeypatc
     monkeypatch.setattr("psutil.virtual_memory", Little)
     with pytest.raises(LilliputError, match=r"unpacked this is 0\.0 GB, and 0\.0 GB of memory"):
         load_data(str(tmp_path))
+
+
+def test_a_class_without_pictures_is_refused_for_it_would_move_the_labels(tmp_path, paint):
+    for name in ("cat", "dog"):
+        for n in range(5):
+            paint(tmp_path / name / f"{n}.png")
+    (tmp_path / "cow").mkdir()
+    with pytest.raises(LilliputError, match=r"no pictures in 'cow'.*\n.*take it away"):
+        load_data(str(tmp_path))
+
+
+def test_what_lies_beside_splits_makes_no_classes_of_them(tmp_path, paint):
+    for part in ("train", "test"):
+        for name in "ab":
+            for n in range(6):
+                paint(tmp_path / part / name / f"{n}.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "all.txt").write_text("a b")
+    assert load_data(str(tmp_path)).classes == ("a", "b")
+    paint(tmp_path / "unused" / "1.png")
+    with pytest.raises(LilliputError, match="'unused' lies beside 'test' and 'train'"):
+        load_data(str(tmp_path))

@@ -47,6 +47,13 @@ CODE = """
     def fails():
         return 1 / 0
 
+    def late():
+        yield np.ones((2, 3))
+        raise KeyError("photo 7")
+
+    def uneven():
+        yield [[1.0, 2.0], [3.0]], [0, 1]
+
     def nothing():
         return iter(())
 
@@ -137,6 +144,8 @@ def test_no_bytecode_is_left_beside_the_users_files(code, monkeypatch):
         ("pairs", "has no function 'pairs'\n  → did you mean 'pair'"),
         ("constant", "'constant' is a int, not a function"),
         ("fails", "the function failed: ZeroDivisionError: division by zero"),
+        ("late", "the function failed: KeyError: 'photo 7'"),
+        ("uneven", "a batch holds a list that is no array of numbers"),
         ("nothing", "the function gives no batches"),
         ("number", "the function gives a int"),
         ("triple", "a batch has 3 parts\n  → yield"),

@@ -217,11 +217,23 @@ def test_a_step_is_as_long_as_the_clip_allows(tmp_path: Path) -> None:
     assert moved(0.0) > 10 * moved(5.0)
 
 
-def test_fewer_examples_than_a_batch_is_an_error(tmp_path: Path) -> None:
+def test_fewer_examples_than_a_batch_are_a_batch(tmp_path: Path) -> None:
     context = tiny_context(tmp_path)
-    large = replace(source(context), batch_size=500)
-    with pytest.raises(LilliputError, match="smaller than one batch"):
-        train(tiny_network(), [Truth(context.task)], large, SCHEDULE, context, key="a")
+    count = len(context.data.train)
+    terms = [Truth(context.task)]
+    whole, large = (
+        train(
+            tiny_network(),
+            terms,
+            replace(source(context), batch_size=size),
+            SCHEDULE,
+            context,
+            key="a",
+        )
+        for size in (count, 10 * count)
+    )
+    for ours, theirs in zip(whole.module.parameters(), large.module.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_schedule_warms_up_and_ends_at_zero() -> None:

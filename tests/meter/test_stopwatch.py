@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from lilliput.errors import LilliputError
@@ -359,6 +360,20 @@ def test_a_file_that_cannot_be_loaded_leaves_nothing_open(
     with pytest.raises(LilliputError, match="no file at"):
         compare_files(files, "small", clock=runtime.clock)
     assert len(runtime.opened) == runtime.closed
+
+
+def test_different_numbers_of_examples_are_not_compared(
+    chain: Callable[..., Path], tmp_path: Path
+) -> None:
+    fixed, free = chain(4, "conv1x1"), tmp_path / "free.onnx"
+    model = onnx.load(fixed)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
+    onnx.save(model, free)
+    files = {"free": (free, Target()), "fixed": (fixed, Target())}
+    with pytest.raises(LilliputError, match=r"'free' 8, 'fixed' 1\n.*--batch 1"):
+        compare_files(files, "free", Pace(0.1), batch=8)
+    assert compare_files(files, "free", Pace(0.1))["fixed"].conditions["batch"] == 1
 
 
 def test_real_files_are_compared(chain: Callable[..., Path]) -> None:

@@ -204,6 +204,10 @@ def test_the_plan_says_what_its_time_is(home: Path, minutes: float | None, says:
     assert says in str(plan)
     assert "finetune: {}, 1 min to 2 min\n" in str(plan)
     assert "'b': []}, 0 s to 1 min 40 s\n" in str(plan)
+    told = json.loads(json.dumps(plan.as_json(), allow_nan=False))
+    assert told["seconds"] == [[60, 120], [0, 100]]
+    assert told["data"]["train"] == len(tiny_data().train)
+    assert told["stages"][0] == {"finetune": {}}
 
 
 def replace_defaults(home: Path, **goals: object):  # type: ignore[no-untyped-def]

@@ -362,7 +362,11 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), m
     note=st.none() | words,
     rate=st.floats(min_value=1e-12, max_value=1e12),
     drop=st.none() | st.floats(min_value=0, max_value=1e6),
-    mean=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
+    mean=st.integers(0, 1).flatmap(
+        lambda n: st.lists(
+            st.floats(allow_nan=False, allow_infinity=False), min_size=1 + 2 * n, max_size=1 + 2 * n
+        )
+    ),
     seed=st.integers(0, 2**63 - 1),
     isa=st.lists(st.sampled_from(["avx2", "neon"]), max_size=2),
     minutes=st.none() | st.floats(min_value=0.01, max_value=1e5),

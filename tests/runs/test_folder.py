@@ -202,13 +202,16 @@ def test_what_is_chosen_of_the_found_may_change_as_a_run_goes_on(tmp_path: Path)
 
 def test_delivering_the_best(tmp_path: Path):
     with RunFolder.create(tmp_path / "run", Text()) as run:
-        (run.path / "best.pt2").touch()
+        (run.files / "older.pt2").write_bytes(b"older")
+        (run.path / "best.pt2").write_bytes(b"older")
+        (run.path / "best.lil").write_bytes(b"the user's own")
         file = run.files / "a.bin"
         file.write_bytes(b"net")
         artifact = Artifact.of(file)
         assert run.deliver(artifact) == run.path / "best.bin"
         assert (run.path / "best.bin").read_bytes() == b"net"
         assert not (run.path / "best.pt2").exists()
+        assert (run.path / "best.lil").exists(), "nobody delivered that"
         file.write_bytes(b"other")
         with pytest.raises(LilliputError, match="not the one that was measured"):
             run.deliver(artifact)

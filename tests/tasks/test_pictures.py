@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from lilliput.artifact import TensorSpec
 from lilliput.data.dataset import Dataset, Split
@@ -359,3 +360,20 @@ def test_a_published_network_scores_as_published(shared_data: Path) -> None:
     )
     scores = score_file(TorchSession(network), task, test, network.preprocessing)
     assert scores.mean() == pytest.approx(37.69, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"mean": (0.4, 0.4, 0.4, 0.4)}, "mean has 4 values: give one for each of the 3 channels"),
+        ({"mean": ()}, "mean has 0 values"),
+        ({"std": (0.0,)}, "greater than 0"),
+        ({"scale": -1.0}, "greater than 0"),
+        ({"mean": (float("nan"),)}, "finite"),
+        ({"size": (0, 5)}, "greater than or equal to 1"),
+        ({"channels": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_preprocessing_that_cannot_be_is_refused(wrong, says):
+    with pytest.raises(ValidationError, match=says):
+        Preprocessing(**wrong)

@@ -63,9 +63,16 @@ def test_its_recipe_names_the_schema_beside_it(started: Started) -> None:
 
 def test_nothing_is_overwritten(started: Started) -> None:
     before = (started.folder / "model.py").read_bytes()
-    with pytest.raises(LilliputError, match=r"already holds model\.py and recipe\.yaml\n.*another"):
+    with pytest.raises(LilliputError, match=r"already holds model\.py and .*\n.*another"):
         new(started.folder)
     assert (started.folder / "model.py").read_bytes() == before
+
+
+def test_the_users_own_weights_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "net.safetensors").write_bytes(b"a week of training")
+    with pytest.raises(LilliputError, match=r"already holds net\.safetensors"):
+        new(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
 
 
 def test_without_the_workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

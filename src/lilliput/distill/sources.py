@@ -42,11 +42,16 @@ class Examples:
     def labelled(self) -> bool:
         return self.data.train.targets is not None
 
+    @property
+    def size(self) -> int:
+        """Examples of a batch: as asked for, or as many as there are."""
+        return max(min(self.batch_size, len(self.data.train)), 1)
+
     def epoch(self, rng: np.random.Generator) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None]]:
         batches = self.task.training_batches(
             self.data.split("train"),
             self.preprocessing,
-            self.batch_size,
+            self.size,
             rng,
             layout=self.data.layout,
             augment=self.data.augment,
@@ -56,4 +61,4 @@ class Examples:
             yield inputs, None if batch.targets is None else torch.as_tensor(batch.targets)
 
     def steps(self) -> int:
-        return max(self.task.epoch_steps(self.data.train, self.batch_size), 1)
+        return max(self.task.epoch_steps(self.data.train, self.size), 1)

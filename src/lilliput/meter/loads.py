@@ -108,11 +108,18 @@ def opened(
     """The file loaded on the target with these inputs bound, or with random ones."""
     session = open_session(path, target)
     try:
-        session.bind(feeds or random_feeds(session.inputs, batch=batch))
+        given = feeds or random_feeds(session.inputs, batch=batch)
+        session.bind(given)
+        session.conditions = {**session.conditions, "batch": examples_in(given)}
     except BaseException:
         session.close()
         raise
     return session
+
+
+def examples_in(feeds: Sequence[Array]) -> int:
+    """How many examples the inputs hold; 1 where they have no axis for them."""
+    return int(feeds[0].shape[0]) if feeds and feeds[0].ndim else 1
 
 
 @contextmanager

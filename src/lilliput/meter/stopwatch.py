@@ -187,6 +187,17 @@ def _check_names(sessions: Mapping[str, Session], reference: str, control: str |
             raise LilliputError(f"no session {name!r} to compare with", hint=hint)
 
 
+def _refuse_different_batches(sessions: Mapping[str, Session]) -> None:
+    """Times of one example and of eight say nothing of each other."""
+    sizes = {name: session.conditions["batch"] for name, session in sessions.items()}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name!r} {size}" for name, size in sizes.items())
+        raise LilliputError(
+            f"the files take different numbers of examples at a time: {told}",
+            hint="measure them with a batch that all of them take, as --batch 1",
+        )
+
+
 def most_threads(sessions: Iterable[Session]) -> int:
     """The largest number of threads that any of the sessions uses."""
     return max((int(session.conditions.get("threads", 1)) for session in sessions), default=1)
@@ -227,6 +238,7 @@ def compare_files(
     rng = np.random.default_rng((seed, 5))
     with closing(Loads(files, feeds=feeds, batch=batch, rng=rng, clock=clock)) as loads:
         loads.open()
+        _refuse_different_batches({name: loads.sessions[name] for name in files})
         readings = collect(
             loads.sessions,
             reference,

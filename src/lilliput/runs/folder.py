@@ -179,6 +179,8 @@ class RunFolder:
     def deliver(self, best: Artifact) -> Path:
         """Copy the recommended file to `best.<ext>`, in place of an older one; returns its path.
 
+        What somebody else has put there under such a name stays.
+
         Raises:
             LilliputError: The file was changed since it was made.
         """
@@ -190,9 +192,15 @@ class RunFolder:
         target = self.path / f"best{best.path.suffix}"
         write_atomically(target, content)
         for other in self.path.glob("best.*"):
-            if other != target:
+            if other != target and self._delivered(other):
                 other.unlink()
         return target
+
+    def _delivered(self, file: Path) -> bool:
+        """Whether the file is a copy of one of the run's."""
+        content = file.read_bytes()
+        own = (f for f in self.files.glob(f"*{file.suffix}") if f.stat().st_size == len(content))
+        return any(f.read_bytes() == content for f in own)
 
     def settings(self) -> dict[str, Any]:
         """The recipe as plain values: what a report shows of it without knowing any stage."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lilliput.errors import LilliputError, Missing
+from lilliput.errors import LilliputError
 from lilliput.planning import Plan
 from lilliput.recipe import Recipe
-from lilliput.runtimes.base import RUNTIMES
 from lilliput.verbs.compress import check_goals
 
 
@@ -27,7 +26,7 @@ def check(recipe: Recipe | Path | str) -> Plan:
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     if not loaded.stages:
         raise LilliputError("the recipe has no stages", hint="e.g. `- export` and `- quantize`")
-    reason = RUNTIMES[loaded.target.runtime].unavailable()
-    if reason is not None:
-        raise Missing(f"the runtime {loaded.target.runtime} cannot be used here", hint=reason)
+    from lilliput.opening import require_target
+
+    require_target(loaded.target)
     return check_goals(loaded)

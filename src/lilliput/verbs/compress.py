@@ -89,8 +89,11 @@ def compress(
     watched, trackers = progress or SilentProgress(), chosen(track)
     if time_budget_minutes is None and epochs is None:
         watched.say("no --time-budget: a quick pass; more time finds better files")
-    context, _, _ = _checked(recipe)
+    from lilliput.opening import require_target
     from lilliput.pipeline import execute
+
+    require_target(recipe.target)
+    context, _, _ = _checked(recipe)
 
     with (
         RunFolder.create(out, recipe, model_name=recipe.model.name) as run,

@@ -82,6 +82,9 @@ stages:
 """
 
 
+FILES = ("model.py", "net.safetensors", "recipe.schema.json", "recipe.yaml")
+
+
 class Started(Noun):
     """What `new` wrote, and the command to go on with."""
 
@@ -104,7 +107,7 @@ def new(folder: Path | str, *, progress: Progress | None = None) -> Started:
         Missing: training needs the workshop extra.
     """
     folder = Path(folder)
-    taken = [name for name in ("model.py", "recipe.yaml") if (folder / name).exists()]
+    taken = [name for name in FILES if (folder / name).exists()]
     if taken:
         raise LilliputError(
             f"{str(folder)!r} already holds {' and '.join(taken)}",
@@ -122,7 +125,7 @@ def new(folder: Path | str, *, progress: Progress | None = None) -> Started:
     write_atomically(folder / "recipe.yaml", RECIPE.encode())
     return Started(
         folder=folder,
-        files=("model.py", "net.safetensors", "recipe.schema.json", "recipe.yaml"),
+        files=FILES,
         next=f"lilliput run {folder / 'recipe.yaml'}",
     )
 

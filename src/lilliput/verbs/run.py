@@ -42,8 +42,10 @@ def run(
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     if workers is not None:
         loaded = Recipe.model_validate({**dict(loaded), "workers": workers})
+    from lilliput.opening import require_target
     from lilliput.pipeline import execute
 
+    require_target(loaded.target)
     with (
         RunFolder.create(out, loaded, model_name=loaded.model.name) as folder,
         followed(folder, trackers, watched),

@@ -146,8 +146,16 @@ def _parts(folder: Path) -> dict[str, Path]:
     """The folders of the splits, or the folder itself as an undivided whole."""
     inside = _folders(folder)
     named = {p: PARTS[p.name.lower()] for p in inside if p.name.lower() in PARTS}
-    if len(named) < len(inside) or not named:
+    others = [p for p in inside if p not in named and listed_pictures(p)]
+    if not named or (others and (len(named) < 2 or "train" not in named.values())):
         return {WHOLE: folder}
+    if others:
+        raise LilliputError(
+            f"{others[0].name!r} lies beside {' and '.join(repr(p.name) for p in named)}, so it is "
+            "not clear whether the folders are splits or classes",
+            at=str(folder),
+            hint="move it elsewhere if they are splits, or rename those two if they are classes",
+        )
     parts: dict[str, Path] = {}
     for place, part in named.items():
         if part in parts:
@@ -161,8 +169,8 @@ def _parts(folder: Path) -> dict[str, Path]:
 
 
 def _listed(folder: Path) -> Found:
-    holders = [(inside, listed_pictures(inside)) for inside in _folders(folder)]
-    holders = [(inside, files) for inside, files in holders if files]
+    every = [(inside, listed_pictures(inside)) for inside in _folders(folder)]
+    holders = [(inside, files) for inside, files in every if files]
     total = listed_pictures(folder)
     beside = len(total) - sum(len(files) for _, files in holders)
     if not total:
@@ -179,6 +187,14 @@ def _listed(folder: Path) -> Found:
             "whether the folders are classes",
             at=str(folder),
             hint="put every picture into its class's folder, or all of them into one folder",
+        )
+    empty = [inside.name for inside, files in every if not files]
+    if empty:
+        raise LilliputError(
+            f"no pictures in {', '.join(map(repr, empty))}: without that class, those after it "
+            "would have other numbers than the network knows",
+            at=str(folder),
+            hint="put pictures into it, or take it away if it is no class",
         )
     labels = [label for label, (_, files) in enumerate(holders) for _ in files]
     files = [file for _, inside in holders for file in inside]

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,7 +69,7 @@ def _gathered(batches: Any, source: str) -> tuple[Split, str, str]:
     inputs: list[Array] = []
     targets: list[Array] = []
     size = 0
-    for batch in _each(batches, source):
+    for batch in _iterated(_each(batches, source), source):
         x, y = _pair(batch, source)
         size += x.nbytes
         refuse_too_large(size, at=source)
@@ -103,6 +103,13 @@ def _each(batches: Any, source: str) -> Iterable[Any]:
     return batches
 
 
+def _iterated(batches: Iterable[Any], source: str) -> Iterator[Any]:
+    """The batches; what a generator fails at is told as what a function fails at."""
+    iterator, end = iter(batches), object()
+    while (batch := _called(lambda: next(iterator, end), source)) is not end:
+        yield batch
+
+
 def _pair(batch: Any, source: str) -> tuple[Array, Array | None]:
     if isinstance(batch, (tuple, list)):
         if len(batch) != 2:
@@ -116,7 +123,14 @@ def _pair(batch: Any, source: str) -> tuple[Array, Array | None]:
 def _array(value: Any, source: str) -> Array:
     """An array of numbers, from numpy or torch (which is not imported for it)."""
     bare = value.detach().cpu() if hasattr(value, "detach") else value
-    array: Array = np.asarray(bare)
+    try:
+        array: Array = np.asarray(bare)
+    except (TypeError, ValueError) as error:
+        raise LilliputError(
+            f"a batch holds a {type(value).__name__} that is no array of numbers: {error}",
+            at=source,
+            hint="yield float32 inputs, or uint8 pictures, all of one shape",
+        ) from error
     if array.dtype == object or array.ndim == 0:
         raise LilliputError(
             f"a batch holds a {type(value).__name__}, not an array of numbers", at=source
