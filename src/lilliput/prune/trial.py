@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import torch
@@ -124,7 +125,6 @@ class Bench:
         self.network, self.analysis = network, analysis
         self.inputs = network.example(2, seed=1)
         self.twin = copy.deepcopy(network.module)
-        self.loud = self._louder()
 
     def error(self, classes: Collection[int], cut: nn.Module | None = None) -> float:
         """Relative difference between cut and zeroed; inf when the cut network does not run.
@@ -147,7 +147,8 @@ class Bench:
         except LilliputError:
             return error
 
-    def _louder(self) -> nn.Module:
+    @cached_property
+    def loud(self) -> nn.Module:
         """The twin with faint parameters drawn at random; itself where there are none.
 
         Where that does not give finite outputs, they stay.
