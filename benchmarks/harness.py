@@ -240,6 +240,7 @@ def run(options: Options, *, command: Sequence[str], verify: bool = False) -> Cl
     work = getattr(module, "verify", None) if verify else module.run
     if work is None:
         raise LilliputError(f"claim {options.name!r} keeps no file that could be measured again")
+    before = 0.0 if verify else seconds_of_parts(options)
     start = time.perf_counter()
     claim: Claim = work(options)
     claim = claim.model_copy(
@@ -248,6 +249,7 @@ def run(options: Options, *, command: Sequence[str], verify: bool = False) -> Cl
             "conditions": {
                 **claim.conditions,
                 **conditions(command, seconds=time.perf_counter() - start, options=options),
+                "seconds_of_parts": round(before, 1),
             },
         }
     )
@@ -285,7 +287,6 @@ def conditions(command: Sequence[str], *, seconds: float, options: Options) -> d
         "command": " ".join(command),
         "seeds": list(options.seeds),
         "seconds": round(seconds, 1),
-        "seconds_of_parts": round(seconds_of_parts(options), 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

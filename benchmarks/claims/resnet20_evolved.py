@@ -33,7 +33,6 @@ from lilliput.export.onnx_file import export_network
 from lilliput.measurement import Measurement
 from lilliput.meter.cost import file_cost
 from lilliput.meter.stopwatch import Pace, Timing, compare_files
-from lilliput.models.source import load_network
 from lilliput.network import Network
 from lilliput.runs.journal import JournalFile
 from lilliput.search.genomes import Variant
@@ -45,6 +44,7 @@ from lilliput.steps.search_bits import SearchBits
 from lilliput.steps.search_filters import SearchFilters
 from lilliput.target import Target
 from lilliput.tasks import task_of
+from lilliput.teacher import load_teacher
 from lilliput.verbs.pack import pack
 
 PUBLISHED = {"30.1 M": (30.1e6, 91.22), "19.1 M": (19.1e6, 90.90), "6.1 M": (6.1e6, 87.61)}
@@ -162,14 +162,11 @@ def settings(options: Options) -> dict[str, Any]:
     }
 
 
-def filters(options: Options, max_macs: float) -> SearchFilters:
-    return SearchFilters(
-        objectives=("loss", "macs"), limits={"macs": max_macs}, **settings(options)
-    )
+def filters(options: Options, **limits: float) -> SearchFilters:
+    return SearchFilters(objectives=("loss", "macs"), limits=limits, **settings(options))
 
 
-def bits(options: Options, max_bytes: float | None = None) -> SearchBits:
-    limits = {} if max_bytes is None else {"coded_bytes": max_bytes}
+def bits(options: Options, **limits: float) -> SearchBits:
     return SearchBits(bits=(2, 3, 4, 6, 8), limits=limits, **settings(options))
 
 
@@ -193,27 +190,31 @@ def kept(options: Options, job: Job) -> Variant:
 
 def chosen(options: Options, job: Job) -> Variant:
     """The best member within the job's limit; for a uniform width, that."""
-    if job.kind == UNIFORM:
-        return uniform(options, job)[0]
     if job.kind == EVOLVED:
         limit = PUBLISHED[job.point][0] - SHORTCUTS
-        with quest_of(filters(options, limit), job, options) as quest:
+        with quest_of(filters(options, macs=limit), job, options) as quest:
             return best_within(quest, lambda v: float(quest.shop.analysis.macs(v.gone)), limit)
-    largest = original_file(options).bytes / TIMES_SMALLER
-    if job != SMALL:
-        largest = uniform(options, job)[1]
-    limit = largest * SAFELY_WITHIN
-    with quest_of(bits(options, limit), job, options) as quest:
-        return best_within(quest, lambda v: packed_bytes(quest.shop.built(v)), limit)
-
-
-def uniform(options: Options, job: Job) -> tuple[Variant, int]:
-    """The variant of the job's bits in all layers, and its packed bytes before any training."""
     with quest_of(bits(options), job, options) as quest:
-        width = int(job.point.split()[0])
-        seeds = [quest.encoding.express(genome) for genome in quest.encoding.seeds()]
-        found = next(v for v in seeds if set(v.weight_bits.values()) == {width})
-        return found, packed_bytes(quest.shop.built(found))
+        if job.kind == UNIFORM:
+            return uniform(quest, job)
+
+        def packed(variant: Variant) -> float:
+            return packed_bytes(quest.shop.built(variant))
+
+        if job == SMALL:
+            limit = original_file(options).bytes / TIMES_SMALLER
+        else:
+            limit = packed(uniform(quest, job))
+        limit *= SAFELY_WITHIN
+        limited = replace(quest, settings=bits(options, coded_bytes=limit))
+        return best_within(limited, packed, limit)
+
+
+def uniform(quest: Quest, job: Job) -> Variant:
+    """The job's bits in all layers."""
+    width = int(job.point.split()[0])
+    seeds = [quest.encoding.express(genome) for genome in quest.encoding.seeds()]
+    return next(v for v in seeds if set(v.weight_bits.values()) == {width})
 
 
 def best_within(quest: Quest, cost: Callable[[Variant], float], limit: float) -> Variant:
@@ -256,21 +257,16 @@ def trained(options: Options, job: Job) -> Network:
         return distilled(cut.the_network(), job, options, context)
     variant = kept(options, job)
     if job.kind == EVOLVED:
-        quest = filters(options, PUBLISHED[job.point][0]).quest(context.original, context)
+        quest = filters(options).quest(context.original, context)
         return distilled(quest.shop.narrowed(variant, verify=True), job, options, context)
     if job == SMALL:
         factory, weights = class_and_weights(options, TEACHER)
-        context = replace(context, other_teacher=other(factory, weights, context))
+        original = context.original.the_network()
+        taught = load_teacher(factory, str(weights), original, context.task, context.data)
+        context = replace(context, other_teacher=taught)
     quest = bits(options).quest(context.original, context)
     epochs = 1 if options.smoke else BIT_EPOCHS * (2 if job == SMALL else 1)
     return quest.shop.trained(variant, quest.training(), epochs=epochs, key=job.point)
-
-
-def other(factory: str, weights: Path, context: Context) -> Network:
-    original = context.original.the_network()
-    return load_network(
-        factory, weights=weights, inputs=original.inputs, preprocessing=original.preprocessing
-    )
 
 
 def distilled(network: Network, job: Job, options: Options, context: Context) -> Network:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from lilliput.measurement import Measurement
 from lilliput.noun import Noun
@@ -34,19 +34,13 @@ class Miss(Noun):
 class Budget(Noun):
     """Limits on a deployed file; None means no limit. `max_drop` is in the metric's own unit."""
 
-    max_latency_ms: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="median latency on the target"
-    )
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    max_latency_ms: float | None = Field(None, gt=0, description="median latency on the target")
     max_bytes: int | None = Field(None, gt=0, description="length of the file")
-    max_drop: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="loss of the metric, in its unit"
-    )
-    max_macs: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="multiply-adds of one forward pass"
-    )
-    max_params: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="number of weights"
-    )
+    max_drop: float | None = Field(None, ge=0, description="loss of the metric, in its unit")
+    max_macs: float | None = Field(None, gt=0, description="multiply-adds of one forward pass")
+    max_params: float | None = Field(None, gt=0, description="number of weights")
 
     def limits(self) -> dict[str, float]:
         """{measured quantity: limit} of the limits that are set."""

@@ -134,10 +134,11 @@ def tell(error: BaseException) -> int:
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
-        for wrong in error.errors(include_url=False):
-            place = ".".join(map(str, wrong["loc"]))
-            why = wrong["msg"].removeprefix("Value error, ")
-            typer.echo(f"error: {place + ': ' if place else ''}{why}", err=True)
+        from lilliput.recipe.mistakes import field_of, mistakes_in
+
+        for field, wrong in mistakes_in(error):
+            told = LilliputError(wrong.thing, at=field_of(field) or None, hint=wrong.hint)
+            typer.echo(f"error: {told}", err=True)
         return LilliputError.exit_code
     if isinstance(error, OSError):
         place = f" ({error.filename})" if error.filename else ""

@@ -24,6 +24,8 @@ MAX_BYTES = 2**31 - 1
 """What protobuf itself can hold in one file."""
 SUFFIXES = (".onnx", ".lil")
 """Files that hold an ONNX model: plain, or packed by the codec."""
+SMALL_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
+"""Types of which several share a byte."""
 
 
 def read_bytes(path: Path | str) -> bytes | bytearray:
@@ -249,10 +251,6 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
             f"tensor {tensor.name!r} of {str(path)!r} {wrong}",
             hint="the file is damaged; export it again",
         )
-
-
-SMALL_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
-"""Types of which several share a byte."""
 
 
 def _contradiction(tensor: onnx.TensorProto) -> str | None:

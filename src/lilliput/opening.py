@@ -11,14 +11,12 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.data.dataset import Dataset
 from lilliput.data.sources import load_data
-from lilliput.errors import Missing
 from lilliput.input_check import check_network_inputs, warnings_of
 from lilliput.models.source import load_model
 from lilliput.network import Network
 from lilliput.recipe import Recipe
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.runtimes.opening import check_target
-from lilliput.target import Target
 from lilliput.tasks import task_of
 from lilliput.tasks.base import Task
 from lilliput.teacher import load_teacher
@@ -54,13 +52,6 @@ def opened(recipe: Recipe) -> Context:
         workers=recipe.workers,
         timing_seconds=timing_seconds(recipe.time_budget_minutes),
     )
-
-
-def require_target(target: Target) -> None:
-    """Raise `Missing`, with the command that installs it, where the target's runtime is not."""
-    reason = RUNTIMES[target.runtime].unavailable()
-    if reason is not None:
-        raise Missing(f"the runtime {target.runtime} cannot be used here", hint=reason)
 
 
 def timing_seconds(minutes: float | None) -> float:

@@ -238,10 +238,7 @@ class Plan:
     def __str__(self) -> str:
         lines = [f"plan for {self.name} on {self.target.label}"]
         lines += _bounds_lines(self.bounds)
-        sizes = ", ".join(
-            f"{name} {len(getattr(self.data, name))}"
-            for name in ("train", "calibration", "validation", "test")
-        )
+        sizes = ", ".join(f"{name} {len(getattr(self.data, name))}" for name in SPLITS)
         lines.append(f"  data      {self.data.name}: {sizes}")
         limits = ", ".join(f"{k} ≤ {v:g}" for k, v in self.budget.limits().items())
         lines.append(f"  budget    {limits or 'none: the front spreads over speeds'}")

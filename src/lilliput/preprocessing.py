@@ -6,13 +6,12 @@ from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from lilliput.errors import LilliputError
 from lilliput.noun import Noun
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(ge=1)]
 
 
@@ -24,8 +23,10 @@ class Preprocessing(Noun):
     `size` resizes pictures to (height, width) first; None keeps what comes.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     scale: Positive = 1.0 / 255.0
-    mean: tuple[Finite, ...] = (0.0,)
+    mean: tuple[float, ...] = (0.0,)
     std: tuple[Positive, ...] = (1.0,)
     channels: int = Field(3, ge=1)
     size: tuple[Side, Side] | None = None

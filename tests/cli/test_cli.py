@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 
 import lilliput
 from lilliput.budget import Budget
@@ -251,6 +252,12 @@ def test_a_run_that_fails_leaves_its_report(
     assert (tmp_path / "run" / "report.md").is_file()
 
 
+def refused_by_pydantic(model: type[BaseModel], **settings: Any) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(settings)
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -266,6 +273,8 @@ def test_a_run_that_fails_leaves_its_report(
                 '  → pip install "lilliput[train]"\n'
             ),
         ),
+        (refused_by_pydantic(Target, threads=0), 2, "error: threads: 0 must be at least 1\n"),
+        (refused_by_pydantic(Preprocessing, std=[0]), 2, "error: std[0]: 0 must be more than 0\n"),
         (ModuleNotFoundError("none", name="odd"), 1, "this is a bug in lilliput"),
         (TypeError("odd"), 1, "error: TypeError: odd at "),
         (TypeError("odd"), 1, "this is a bug in lilliput, not your mistake; LILLIPUT_DEBUG=1"),

@@ -107,17 +107,18 @@ def code_steps(
     rows = integers.reshape(count, -1)
     magnitudes = np.abs(rows)
     each = np.arange(count, dtype=np.int64)[:, None] * (LARGEST + 1) + magnitudes
-    values, first = np.unique(each[magnitudes > 1], return_index=True)
+    many = magnitudes > 1
+    values, first = np.unique(each[many], return_index=True)
     signs, steps = steps & _SIGN, steps & ~_SIGN
     exact = _levels(steps[values // (LARGEST + 1)], (values % (LARGEST + 1)).astype(np.float64))
     apart = None
     if words is not None:
-        told = (words.reshape(rows.shape) & ~_SIGN)[magnitudes > 1][first].astype(np.int64)
+        told = (words.reshape(rows.shape) & ~_SIGN)[many][first].astype(np.int64)
         apart = (told - exact.astype(np.int64) + _APART).astype(np.int32)
     apart = stream.code(apart, np.zeros(values.size, np.int16), corrections)
     corrected = (exact.astype(np.int64) + apart - _APART).astype(np.uint64)
     found: Words = np.where(magnitudes == 1, steps[:, None], np.uint64(0))
-    found[magnitudes > 1] = corrected[np.searchsorted(values, each[magnitudes > 1])]
+    found[many] = corrected[np.searchsorted(values, each[many])]
     found |= np.where(rows < 0, _SIGN, np.uint64(0))
     found ^= signs[:, None]
     return found.reshape(integers.shape)

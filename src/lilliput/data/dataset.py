@@ -50,10 +50,10 @@ class Split:
         """The first ones; of a split that is sorted by class they are no `sample`."""
         return self.take(np.arange(min(count, len(self))))
 
-    def sample(self, count: int) -> Split:
-        """At most `count` examples by chance, in their order; always the same ones."""
-        order = np.random.default_rng(len(self)).permutation(len(self))
-        return self.take(np.sort(order[:count]))
+    def sample(self, count: int, rng: np.random.Generator | None = None) -> Split:
+        """At most `count` by chance, in their order; without `rng` always the same ones."""
+        rng = np.random.default_rng(len(self)) if rng is None else rng
+        return self.take(np.sort(rng.permutation(len(self))[:count]))
 
     def joined(self, other: Split) -> Split:
         """These examples and then the other's; unlabelled if either is."""

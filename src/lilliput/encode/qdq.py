@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lilliput.data.dataset import Array
-from lilliput.encode.integers import TINY_SCALE, Affine, from_rows, to_rows
+from lilliput.encode.integers import TINY_SCALE, Affine
 from lilliput.encode.layers import Layer, by_weight
 from lilliput.encode.placement import Placement, data_inputs, result
 from lilliput.errors import Refused
@@ -42,9 +42,8 @@ class Integers:
     @property
     def real(self) -> Array:
         """The float32 weight that these integers stand for."""
-        shape = [1] * self.values.ndim
-        shape[self.axis] = -1
-        return self.values.astype(np.float32) * self.scales.astype(np.float32).reshape(shape)
+        scales = self.scales.astype(np.float32)
+        return self.values.astype(np.float32) * per_axis(scales, self.values.ndim, self.axis)
 
 
 @dataclass(frozen=True)
@@ -69,15 +68,22 @@ def holding(integers: Integers, steps: Array) -> Integers:
         steps: (O,) largest bias of each channel over the scale of what the layer reads: what the
             bias takes in steps of a weight's scale of 1.
     """
-    rows = to_rows(integers.values, integers.axis)
-    free = ~rows.any(axis=1) & (steps > 0)
+    values, axis = integers.values, integers.axis
+    free = ~values.any(axis=tuple(n for n in range(values.ndim) if n != axis)) & (steps > 0)
     least = np.where(free, steps / FREE_STEPS, np.maximum(integers.scales, steps / MOST_STEPS))
     scales = np.maximum(least, TINY_SCALE).astype(np.float32)
     if np.array_equal(scales, integers.scales):
         return integers
-    coarser = np.rint(rows * (integers.scales / scales).astype(np.float64)[:, None])
-    values = from_rows(coarser.astype(np.int8), integers.values.shape, integers.axis)
-    return Integers(values, scales, integers.axis)
+    finer = (integers.scales / scales).astype(np.float64)
+    coarser = np.rint(values * per_axis(finer, values.ndim, axis)).astype(np.int8)
+    return Integers(coarser, scales, axis)
+
+
+def per_axis(numbers: Array, ndim: int, axis: int) -> Array:
+    """(O,) numbers in a shape that multiplies the axis of an array of `ndim` axes."""
+    shape = [1] * ndim
+    shape[axis] = -1
+    return numbers.reshape(shape)
 
 
 def bias_of(graph: Graph, layer: Layer) -> Array:

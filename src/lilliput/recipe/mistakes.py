@@ -56,10 +56,14 @@ def validated(model: type[M], plain: Any) -> tuple[M | None, list[Mistake]]:
     try:
         return model.model_validate(plain), []
     except ValidationError as error:
-        found = [_mistake(model, dict(e)) for e in error.errors(include_url=False)]
-        return None, found
+        return None, mistakes_in(error, model)
     except LilliputError as error:
         return None, [((), error)]
+
+
+def mistakes_in(error: ValidationError, model: type[BaseModel] = BaseModel) -> list[Mistake]:
+    """What pydantic found, by place and in our words; names of other fields are the model's."""
+    return [_mistake(model, dict(e)) for e in error.errors(include_url=False)]
 
 
 def located(mistake: Mistake, marked: Marked, at: str) -> LilliputError:

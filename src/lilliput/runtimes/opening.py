@@ -45,6 +45,11 @@ def check_can_open(runtime: Runtime, path: Path, target: Target) -> None:
             hint=f"runtimes that open {path.suffix}: {', '.join(others)}" if others else None,
         )
     check_target(runtime, target)
+    require_runtime(runtime)
+
+
+def require_runtime(runtime: Runtime) -> None:
+    """Raise `Missing`, with the command that installs it, if the runtime is not here."""
     reason = runtime.unavailable()
     if reason is not None:
         raise Missing(f"the runtime {runtime.name} cannot be used here", hint=reason)

@@ -12,20 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from lilliput.attempts import attempt
 from lilliput.candidate import Candidate
 from lilliput.errors import NotThere, nearest
+from lilliput.measurement import Measurement
+from lilliput.models.store import load_saved, save_network
 from lilliput.search.evolution import Evolution
 from lilliput.search.genomes import Variant, key_of
+from lilliput.search.ladder import packed_bytes
 from lilliput.search.members import Member
 from lilliput.search.objectives import UNITS
-from lilliput.search.searching import (
-    Quest,
-    delivered,
-    evolved,
-    finalists,
-    scales_of,
-    training_key,
-)
+from lilliput.search.rungs import metric_in_torch
+from lilliput.search.searching import Quest, evolved, finalists, scales_of
 from lilliput.search.workers import ray_ended
 
 LISTED = "report.html and report.json of the run that was searched list its members"
@@ -142,3 +140,61 @@ def _asked_for(quest: Quest, evolution: Evolution[Variant], candidate: Candidate
             raise NotThere(
                 f"this run has no search of {whose!r}", at=f"{quest.stage}: deliver", hint=LISTED
             )
+
+
+def training_key(quest: Quest, name: str) -> str:
+    """Of the journal: the full training of what is delivered as `name`."""
+    return f"{quest.key} train {name}"
+
+
+def delivered(quest: Quest, member: Member, candidate: Candidate, name: str) -> Candidate | None:
+    """The member trained in full and judged in torch; None if that fails."""
+    context, variant = quest.context, quest.variant(member)
+    path = context.network_path(name)
+
+    def work() -> dict[str, Any]:
+        epochs = quest.settings.epochs
+        network = quest.shop.trained(variant, quest.training(), epochs=epochs, key=name)
+        save_network(network, path)
+        split = context.data.split("validation")
+        return {
+            "genome": key_of(np.array(member.genome)),
+            "proxy": metric_in_torch(network, split, context),
+            "proxy_drop": quest.shop.loss(network, variant, len(split)),
+            "params": network.params,
+            "coded_bytes": packed_bytes(network),
+        }
+
+    key = training_key(quest, name)
+    done = attempt(key, work, context, stage=quest.stage, candidate=name)
+    if done is None:
+        return None
+    costs = quest.shop.counter.of(variant, quest.shop.original)
+    figures = {
+        "proxy": (done["proxy"], context.task.metric.unit),
+        "proxy_drop": (done["proxy_drop"], context.task.metric.unit),
+        "params": (done["params"], ""),
+        "macs": (costs["macs"], "MACs"),
+        "coded_bytes": (done["coded_bytes"], "B"),
+    }
+    settings: dict[str, Any] = {
+        quest.stage: {
+            "algorithm": quest.settings.algorithm,
+            "genome": key_of(np.array(member.genome)),
+            "epochs": quest.settings.epochs,
+            **quest.encoding.describe(np.array(member.genome)),
+        }
+    }
+    return Candidate(
+        id=name,
+        network=load_saved(path, context.original.the_network().module),
+        parent=candidate.id,
+        stage=quest.stage,
+        settings=settings,
+        history=(*candidate.history, settings),
+    ).measured(
+        *(
+            Measurement(quantity=quantity, value=value, unit=unit, estimated=True)
+            for quantity, (value, unit) in figures.items()
+        )
+    )

@@ -119,7 +119,6 @@ class Evaluations:
     def _with_measured(
         self, judged: Sequence[tuple[Genome, dict[str, Any]]]
     ) -> list[tuple[Genome, dict[str, Any]]]:
-        assert self.measure is not None
         sound = [genome for genome, told in judged if FAILED not in told]
         more = dict(zip(map(key_of, sound), self._measured(sound), strict=True))
         return [(genome, {**told, **more.get(key_of(genome), {})}) for genome, told in judged]

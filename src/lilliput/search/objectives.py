@@ -27,8 +27,7 @@ from lilliput.prune.analysis import Analysis, op_macs
 from lilliput.search.genomes import Variant
 from lilliput.search.grids import FLOAT
 
-Cost = Literal["params", "macs", "bops", "bytes", "coded_bytes", "latency"]
-COUNTED = ("params", "macs", "bops", "bytes", "coded_bytes")
+Counted = Literal["params", "macs", "bops", "bytes", "coded_bytes"]
 
 UNITS = {
     "params": "",

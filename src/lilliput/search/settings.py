@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lilliput.context import Context
 from lilliput.effort import Effort
 from lilliput.search.evolution import Algorithm
+from lilliput.search.objectives import Counted
 
-Objective = Literal["loss", "params", "macs", "bops", "bytes", "coded_bytes", "latency"]
-Counted = Literal["params", "macs", "bops", "bytes", "coded_bytes"]
+Objective = Literal["loss", Counted, "latency"]
 
 
 class EvolutionSettings(BaseModel):

@@ -7,6 +7,8 @@ from pathlib import Path
 from lilliput.errors import LilliputError
 from lilliput.planning import Plan
 from lilliput.recipe import Recipe
+from lilliput.runtimes.base import RUNTIMES
+from lilliput.runtimes.opening import require_runtime
 from lilliput.verbs.compress import check_goals
 
 
@@ -26,7 +28,6 @@ def check(recipe: Recipe | Path | str) -> Plan:
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     if not loaded.stages:
         raise LilliputError("the recipe has no stages", hint="e.g. `- export` and `- quantize`")
-    from lilliput.opening import require_target
 
-    require_target(loaded.target)
+    require_runtime(RUNTIMES[loaded.target.runtime])
     return check_goals(loaded)

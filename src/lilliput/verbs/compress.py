@@ -17,6 +17,8 @@ from lilliput.recipe.document import NOT_TAUGHT
 from lilliput.recipe.paths import model_section
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.result import RunResult
+from lilliput.runtimes.base import RUNTIMES
+from lilliput.runtimes.opening import require_runtime
 from lilliput.target import Target
 from lilliput.track import chosen, followed
 
@@ -89,10 +91,9 @@ def compress(
     watched, trackers = progress or SilentProgress(), chosen(track)
     if time_budget_minutes is None and epochs is None:
         watched.say("no --time-budget: a quick pass; more time finds better files")
-    from lilliput.opening import require_target
     from lilliput.pipeline import execute
 
-    require_target(recipe.target)
+    require_runtime(RUNTIMES[recipe.target.runtime])
     context, _, _ = _checked(recipe)
 
     with (

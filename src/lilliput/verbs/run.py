@@ -9,6 +9,8 @@ from lilliput.context import Progress, SilentProgress
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
 from lilliput.runs.result import RunResult
+from lilliput.runtimes.base import RUNTIMES
+from lilliput.runtimes.opening import require_runtime
 from lilliput.track import chosen, followed
 
 
@@ -42,10 +44,9 @@ def run(
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     if workers is not None:
         loaded = Recipe.model_validate({**dict(loaded), "workers": workers})
-    from lilliput.opening import require_target
     from lilliput.pipeline import execute
 
-    require_target(loaded.target)
+    require_runtime(RUNTIMES[loaded.target.runtime])
     with (
         RunFolder.create(out, loaded, model_name=loaded.model.name) as folder,
         followed(folder, trackers, watched),

@@ -332,8 +332,7 @@ def _judged(context: Context, subject: _Subject, effort: _Effort) -> tuple[Conte
     split = data.validation
     if not len(split):
         return replace(context, data=data), ""
-    order = context.rng("sensitivity", "validation").permutation(len(split))
-    split = split.take(np.sort(order[: effort.validation_images]))
+    split = split.sample(effort.validation_images, context.rng("sensitivity", "validation"))
     truth = "the truth" if split.targets is not None else "the float file's own answers"
     split = with_truth(split, subject.artifact, context)
     return replace(context, data=replace(data, validation=split)), truth

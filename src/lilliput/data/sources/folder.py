@@ -146,8 +146,10 @@ def _parts(folder: Path) -> dict[str, Path]:
     """The folders of the splits, or the folder itself as an undivided whole."""
     inside = _folders(folder)
     named = {p: PARTS[p.name.lower()] for p in inside if p.name.lower() in PARTS}
+    if not named:
+        return {WHOLE: folder}
     others = [p for p in inside if p not in named and listed_pictures(p)]
-    if not named or (others and (len(named) < 2 or "train" not in named.values())):
+    if others and (len(named) < 2 or "train" not in named.values()):
         return {WHOLE: folder}
     if others:
         raise LilliputError(
