@@ -79,7 +79,8 @@ class Context:
     teacher unless `other_teacher` is given. `folder` is where files may be written, `networks`
     where weights of networks on their way go (the same, unless given). `root` is the run's folder,
     to which stored paths are relative. `checkpoints` is a folder for the state of trainings that
-    must survive a crash; None where there is no run. `workers` says who evaluates a search's
+    must survive a crash; None where there is no run. `answers` is one for what a teacher answered,
+    for the trainings to come. `workers` says who evaluates a search's
     candidates: a number of processes, "ray" or "ray://host:port". `timing_seconds` is the longest
     that one session of the stopwatch may take.
     """
@@ -100,6 +101,7 @@ class Context:
     journal: Journal = field(default_factory=SilentJournal)
     progress: Progress = field(default_factory=SilentProgress)
     checkpoints: Path | None = None
+    answers: Path | None = None
     networks: Path | None = None
     root: Path | None = None
 

@@ -118,6 +118,7 @@ def prepare(given: Context, run: RunFolder, progress: Progress) -> Prepared:
         networks=run.networks,
         root=run.path,
         checkpoints=run.checkpoints,
+        answers=run.answers,
         journal=run.journal,
         progress=progress,
     )

@@ -274,6 +274,49 @@ def test_a_teacher_is_asked_about_each_view_once(
     assert len(calls) == asked * examples.steps() + probes
 
 
+@pytest.mark.parametrize("hints", [(), ({"classify.input": (8, 8)},)])
+def test_trainings_of_a_run_share_a_teachers_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hints: tuple[dict[str, tuple[int, int]], ...]
+) -> None:
+    asked: list[None] = []
+
+    def trained(folder: Path, *, key: str, teacher: Network) -> torch.Tensor:
+        forward = type(teacher.module).forward
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                type(teacher.module),
+                "forward",
+                lambda self, x: (
+                    asked.append(None) if not self.training else None,
+                    forward(self, x),
+                )[1],
+            )
+            context = tiny_context(tmp_path, answers=folder)
+            terms = [Imitation(context.task), *(Hints(channels, weight=0.1) for channels in hints)]
+            schedule = replace(SCHEDULE, epochs=3, views=2)
+            return weights(
+                train(
+                    *(tiny_network(), terms, source(context), schedule, context),
+                    key=key,
+                    teacher=teacher,
+                )
+            )
+
+    steps = source(tiny_context(tmp_path)).steps()
+    together, apart = tmp_path / "together", tmp_path / "apart"
+    trained(together, key="a", teacher=tiny_network(seed=3))
+    assert len(asked) == 1 + 2 * steps
+    second = trained(together, key="b", teacher=tiny_network(seed=3))
+    assert len(asked) == 2 + 2 * steps, "the second one asks about one batch, to know the teacher"
+    assert torch.equal(second, trained(apart, key="b", teacher=tiny_network(seed=3)))
+    asked.clear()
+    trained(together, key="c", teacher=tiny_network(seed=4))
+    assert len(asked) == 1 + 2 * steps, "another teacher gives answers of its own"
+    for path in together.iterdir():
+        path.write_bytes(b"damaged")
+    assert torch.equal(second, trained(together, key="b again", teacher=tiny_network(seed=3)))
+
+
 @pytest.mark.parametrize("hints", [[], [{"classify.input": (8, 8)}]])
 def test_answers_from_memory_teach_the_same_as_the_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hints: list[dict[str, tuple[int, int]]]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lilliput.atomic import write_atomically
 from lilliput.context import Context, Precision
-from lilliput.distill.answers import Answer, Answers, affordable
+from lilliput.distill.answers import Answer, Answers, answers_like
 from lilliput.distill.companions import Companion, keepers
 from lilliput.distill.losses import LossTerm, Observed, Taps, Truth
 from lilliput.distill.sources import Source
@@ -59,13 +59,17 @@ class Schedule:
 
 @dataclass(frozen=True)
 class EpochFacts:
-    """What is told after each epoch: mean loss, learning rate at its end, seconds it took."""
+    """What is told after each epoch: mean loss, learning rate at its end, seconds it took.
+
+    `asking` of these went to a teacher whose answers were not known.
+    """
 
     epoch: int
     epochs: int
     loss: float
     learning_rate: float
     seconds: float
+    asking: float
 
 
 def train(
@@ -115,7 +119,7 @@ def train(
             checkpoint.save(job, epoch + 1)
             rate = schedule.rate((epoch + 1) / schedule.epochs)
             seconds = time.perf_counter() - began
-            facts = EpochFacts(epoch + 1, schedule.epochs, loss, rate, seconds)
+            facts = EpochFacts(epoch + 1, schedule.epochs, loss, rate, seconds, job.asking)
             context.journal.note("epoch", training=key, **asdict(facts), **job.facts())
             if on_epoch is not None:
                 on_epoch(facts)
@@ -154,7 +158,7 @@ class _Job:
             precision=FABRIC_PRECISION[context.train_precision],
         )
         self._frozen = {n: p.requires_grad for n, p in student.module.named_parameters()}
-        self.companions, self.share = companions, 0.0
+        self.companions, self.share, self.asking = companions, 0.0, 0.0
         student.module.to(self.fabric.device)
         for companion in companions:
             companion.begin(student.module)
@@ -175,21 +179,23 @@ class _Job:
 
     def _answers(self) -> Answers | None:
         """A memory for the teacher's answers, where views come again and all of them fit."""
-        views = self.schedule.views
-        if self.teacher is None or not 0 < views < self.schedule.epochs:
+        views, folder = self.schedule.views, self.context.answers
+        needed = views < self.schedule.epochs or folder is not None
+        if self.teacher is None or views == 0 or not needed:
             return None
         for inputs, _ in self.source.epoch(self.context.rng("size of an answer")):
-            answer, features = self._teach(tuple(x.to(self.fabric.device) for x in inputs))
-            assert answer is not None
-            batches, parts = self.source.steps(), (answer, *features.values())
-            return Answers(views) if affordable(*parts, batches=batches, views=views) else None
+            answer = self._teach(tuple(x.to(self.fabric.device) for x in inputs))
+            return answers_like(inputs, answer, self.source.steps(), views, folder)
         return None
 
     def run_epoch(self, epoch: int, *, label: str) -> float:
-        source, total, seen = self.source, 0.0, 0
+        source, total, seen, self.asking = self.source, 0.0, 0, 0.0
         steps, view = source.steps(), self.answers.view(epoch) if self.answers else epoch
-        rng = self.context.rng(label, view)
+        taught = self.teacher is not None and self.schedule.views > 0
+        rng = self.context.rng("views" if taught else label, view)
         torch.manual_seed(self.context.derived_seed(label, "torch", epoch))
+        if self.answers:
+            self.answers.begin(view)
         self.module.train()
         text = f"{label}, epoch {epoch + 1} of {self.schedule.epochs}"
         for inputs, target in self.context.progress.track(
@@ -203,6 +209,8 @@ class _Job:
                 "the training split is smaller than one batch",
                 hint="lower `batch_size` or give more training examples",
             )
+        if self.answers:
+            self.answers.end(view)
         for companion in self.companions:
             companion.epoch_over()
         return total / seen
@@ -251,14 +259,18 @@ class _Job:
     def _taught(self, inputs: tuple[Tensor, ...], batch: tuple[int, int]) -> Answer:
         if self.answers is None:
             return self._teach(inputs)
-        return self.answers.of(batch, lambda: self._teach(inputs))
+        output, features = self.answers.of(batch, lambda: self._teach(inputs))
+        assert output is not None
+        device = self.fabric.device
+        return output.to(device), {tap: x.to(device) for tap, x in features.items()}
 
     def _teach(self, inputs: tuple[Tensor, ...]) -> Answer:
         if self.teacher is None:
             return None, {}
-        taps = Taps(self.teacher, self.teacher_taps)
+        began, taps = time.perf_counter(), Taps(self.teacher, self.teacher_taps)
         with torch.no_grad(), self.fabric.autocast(), taps as tapped:
             output = flat_outputs(self.teacher(*inputs))[0]
+        self.asking += time.perf_counter() - began
         return output.float(), {tap: x.float() for tap, x in tapped.features.items()}
 
     def facts(self) -> dict[str, float]:

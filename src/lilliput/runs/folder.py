@@ -5,7 +5,7 @@ recipe.yaml        the run as a recipe; written last of all when a run begins, s
 environment.json   machine, versions, command
 journal.jsonl      what happened, line by line: the truth
 networks/ files/   weights of networks on their way; deployable files
-checkpoints/       trainings that are under way
+checkpoints/       trainings that are under way, and what their teacher answered
 samples/           a few examples, and what the original and the recommended file made of them
 report.md report.html report.json front.csv best.<ext>   made from the journal, any time again
 """
@@ -137,6 +137,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def answers(self) -> Path:
+        return self.checkpoints / "answers"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.md"
 
@@ -223,7 +227,7 @@ class RunFolder:
         for part in parts:
             with writing(part):
                 part.mkdir(exist_ok=True)
-        for folder in (self.path, *parts, self.path / "samples"):
+        for folder in (self.path, *parts, self.path / "samples", self.answers):
             sweep(folder)
 
     def _begin_session(self) -> None:
