@@ -17,6 +17,7 @@ from lilliput.artifact import TensorSpec
 from lilliput.errors import Refused
 from lilliput.network import Network, flat_outputs
 from lilliput.prune import analyse, cut
+from lilliput.prune.allocation import allocate
 from lilliput.prune.importance import class_scores
 from lilliput.prune.trial import zeroed
 from lilliput.search.encodings.bits import Bits
@@ -243,6 +244,22 @@ def test_masks_of_pure_widths_are_widths():
     ours = {masks.express(genome).gone for genome in masks.seeds()}
     theirs = {widths.express(genome).gone for genome in widths.seeds()}
     assert ours == theirs
+
+
+@pytest.mark.parametrize("cost", ["macs", "params"])
+@pytest.mark.parametrize("encoding", [Masks, Widths])
+def test_within_a_limit_evolution_begins_with_the_cut_of_prune_channels(
+    encoding: type[Masks] | type[Widths], cost: str
+):
+    ground = tiny_ground()
+    limit = 0.47 * getattr(ground.analysis, cost)()
+    plan = allocate(ground.analysis, ground.scores, **{f"max_{cost}": limit})
+    limited = encoding(replace(ground, limits={cost: limit}))
+    gone = {limited.express(genome).gone for genome in limited.seeds()}
+    assert plan.classes in gone
+    assert plan.classes not in {encoding(ground).express(g).gone for g in encoding(ground).seeds()}
+    impossible = encoding(replace(ground, limits={cost: 1.0, "bytes": 5.0}))
+    assert len(impossible.seeds()) == len(encoding(ground).seeds())
 
 
 def test_widths_keep_to_their_grid():

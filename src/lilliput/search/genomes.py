@@ -92,6 +92,7 @@ class Ground:
         multiple_of: Grid of the numbers of channels of a group.
         bits: What a layer may have.
         activations: Whether the inputs of layers get bits too.
+        limits: {cost: the most that a variant may have of it}.
     """
 
     network: Network
@@ -102,6 +103,7 @@ class Ground:
     multiple_of: int = 1
     bits: tuple[int, ...] = (2, 3, 4, 6, 8, 32)
     activations: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 ENCODINGS: Registry[Callable[[Ground], Encoding[Variant]]] = Registry(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from itertools import product
+from typing import Literal
 
 import numpy as np
 
 from lilliput.errors import Refused
 from lilliput.prune.allocation import Policy, allocate
 from lilliput.search.genomes import Ground
+
+SCOPES: tuple[Literal["local", "global"], ...] = ("local", "global")
+
+SOLVED = ("macs", "params")
+"""Costs whose limit a cut is solved for in closed form."""
 
 KEPT = tuple(round(0.1 * n, 1) for n in range(9, 0, -1))
 """Shares of channels that starting points keep."""
@@ -51,12 +59,18 @@ def slices_of(ground: Ground) -> list[Slice]:
 
 
 def starting_points(ground: Ground) -> list[frozenset[int]]:
-    """Sets of classes that go: none; equal shares of each group; shares of all ranked together."""
-    found: list[frozenset[int]] = [frozenset()]
-    for share in KEPT:
-        for scope in ("local", "global"):
-            policy = Policy(scope=scope, protected=ground.protected)
-            plan = allocate(ground.analysis, ground.scores, policy, ratio=1 - share)
+    """Sets of classes that go: none; equal shares of each group; shares of all ranked together.
+
+    Last come the cuts to the limits on multiply-adds and parameters, as `prune_channels` makes
+    them: what evolution finds within a limit is no worse than those.
+    """
+    goals: list[dict[str, float]] = [{"ratio": 1 - share} for share in KEPT]
+    goals += [{f"max_{cost}": ground.limits[cost]} for cost in SOLVED if cost in ground.limits]
+    policies = [Policy(scope, protected=ground.protected) for scope in SCOPES]
+    found = [frozenset[int]()]
+    for goal, policy in product(goals, policies):
+        with contextlib.suppress(Refused):  # No cut is within that limit.
+            plan = allocate(ground.analysis, ground.scores, policy, **goal)
             found.append(frozenset(plan.classes))
     return list(dict.fromkeys(found))
 
