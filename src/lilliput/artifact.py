@@ -34,7 +34,10 @@ class TensorSpec(Noun):
 
 
 class ArtifactMetadata(Noun):
-    """What travels inside the file: how to feed it, where it comes from, what it was tuned for."""
+    """What travels inside the file: how to feed it, where it comes from, what it was tuned for.
+
+    `seed` divided the examples it was made from, where their source has no splits of its own.
+    """
 
     task: dict[str, Any] = Field(default_factory=dict)
     preprocessing: Preprocessing | None = None
@@ -43,6 +46,7 @@ class ArtifactMetadata(Noun):
     isa: tuple[str, ...] = ()
     parent: str | None = None
     precision: str = "fp32"
+    seed: int = Field(0, exclude_if=lambda seed: seed == 0)
     version: str = ""
 
 

@@ -18,6 +18,7 @@ from lilliput.cli_options import (
     OUTPUT,
     TIME,
     Data,
+    FileSeed,
     Isa,
     Json,
     Mean,
@@ -316,7 +317,7 @@ def evaluate(
         bool,
         Option("--old-cpu", help="Also as an x86 CPU without VNNI computes int8; slow."),
     ] = False,
-    seed: Seed = 0,
+    seed: FileSeed = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -13,12 +13,12 @@ from lilliput.cli_options import (
     OUTPUT,
     TIME,
     Data,
+    FileSeed,
     Isa,
     Json,
     Mean,
     Quiet,
     Scale,
-    Seed,
     Shape,
     Size,
     Std,
@@ -57,7 +57,7 @@ def sensitivity(
     validation_images: Annotated[
         int, Option(min=1, help="Examples to score on, at most.", rich_help_panel=TIME)
     ] = 1000,
-    seed: Seed = 0,
+    seed: FileSeed = None,
     csv: Annotated[
         Path | None, Option(help="Write all figures to this file.", rich_help_panel=OUTPUT)
     ] = None,

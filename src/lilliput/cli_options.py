@@ -72,7 +72,19 @@ Isa = Annotated[
     list[str] | None,
     Option(help="A CPU flag of the target, if it is another machine; repeat it for more."),
 ]
-Seed = Annotated[int, Option(min=0, help="Fixes all but clocks.", rich_help_panel=TIME)]
+MOST_SEED = 2**63 - 1
+Seed = Annotated[
+    int, Option(min=0, max=MOST_SEED, help="Fixes all but clocks.", rich_help_panel=TIME)
+]
+FileSeed = Annotated[
+    int | None,
+    Option(
+        min=0,
+        max=MOST_SEED,
+        help="Of the split and of draws. Left out, the one that the file was made with.",
+        rich_help_panel=TIME,
+    ),
+]
 Workers = Annotated[
     str | None,
     Option(

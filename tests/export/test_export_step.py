@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def test_a_file_with_its_history(tmp_path: Path, network: Network, data: Dataset
     assert event == "exported"
     assert facts["candidate"] == "c7"
     assert facts["agreement"] == {"measure": "examples alike", "value": 32.0}
+
+
+def test_the_seed_that_divided_the_examples_is_inside_where_it_is_not_the_usual_one(
+    tmp_path: Path, network: Network, data: Dataset
+) -> None:
+    for seed in (0, 3):
+        world = replace(context(tmp_path, network, data), seed=seed)
+        Export().apply(Candidate(id=f"c{seed}", network=network), world)
+        path = tmp_path / f"c{seed}.onnx"
+        assert read_metadata(path).seed == seed
+        assert (b'"seed":3' in path.read_bytes()) == (seed == 3)
 
 
 def test_without_data_random_inputs_are_enough(tmp_path: Path, network: Network) -> None:

@@ -81,6 +81,24 @@ def test_an_old_cpu_is_told_beside_this_one(templates: Callable[..., Path]):
     assert safe.old_cpu.drop.conditions["changed"] == 0
 
 
+def test_a_file_is_scored_on_the_test_split_of_its_own_run(templates: Callable[..., Path]):
+    """Digits come as one heap: another seed's test split holds examples that it learnt from."""
+    path, other = templates(64), templates(127)
+    model = onnx.load(str(path))
+    set_metadata(model, SAID.model_copy(update={"seed": 3}))
+    onnx.save(model, str(path))
+
+    def score(file: Path, seed: int | None = None) -> float:
+        return lilliput.evaluate(file, data="digits", target="reference", seed=seed).metric.value
+
+    assert score(path) == score(path, seed=3) != score(path, seed=0)
+    assert score(other) == score(other, seed=0)
+    against = lilliput.evaluate(other, data="digits", target="reference", against=path)
+    (warned,) = against.warnings
+    assert warned.startswith(f"{path}: made with seed 3 and scored on the test split of seed 0: ")
+    assert not lilliput.evaluate(path, data="digits", target="reference", against=path).warnings
+
+
 def test_few_examples_are_emulated_and_paired(
     templates: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,

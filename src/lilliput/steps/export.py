@@ -52,6 +52,7 @@ class Export(Step):
             recipe=[dict(settings) for settings in candidate.history],
             isa=context.target.isa,
             parent=candidate.parent,
+            seed=context.seed,
         )
         artifact = export_network(
             network,

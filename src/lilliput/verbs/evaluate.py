@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from lilliput.artifact import Artifact
+from lilliput.artifact import Artifact, ArtifactMetadata
 from lilliput.context import Progress, SilentProgress
-from lilliput.data.dataset import Split
+from lilliput.data.dataset import Dataset, Split
 from lilliput.data.form import form_of
 from lilliput.data.sources import load_data
+from lilliput.data.sources.splits import OWN
 from lilliput.encode.saturation import OldCpu
 from lilliput.errors import Refused
 from lilliput.measurement import Measurement
@@ -115,7 +116,7 @@ def evaluate(
     target: str | Target = "onnxruntime",
     preprocessing: Preprocessing | None = None,
     old_cpu: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a file in its runtime on a whole split, test by default.
@@ -130,7 +131,8 @@ def evaluate(
         preprocessing: Left out, what the file says of itself.
         old_cpu: Also score it as ONNX Runtime would on an x86 CPU without VNNI, whose sums of
             8-bit products clip: in numpy, on at most 1000 examples, drawn at random.
-        seed: Of the split, where the source has none of its own, and of that draw.
+        seed: Of the split, where the source has none of its own, and of that draw. Left out, the
+            one that the file was made with: none of the examples it learnt from is in its test.
         progress: Watches.
 
     Raises:
@@ -142,6 +144,7 @@ def evaluate(
     artifact = Artifact.of(file)
     named = task_of_file(artifact, task)
     form = preprocessing or artifact.metadata.preprocessing
+    seed = artifact.metadata.seed if seed is None else seed
     emulator = emulator_of(artifact) if old_cpu else None
     examples = named.prepare(load_data(data, task=named, seed=seed, preprocessing=form))
     chosen, watch = examples.split(split), progress or SilentProgress()
@@ -180,8 +183,26 @@ def evaluate(
         also=also_of(ours.also),
         old_cpu=there,
         warnings=tuple(
-            f"{file.path}: {why}" for file in scored if (why := clips_here(file.metadata))
+            f"{file.path}: {why}"
+            for file in scored
+            for why in (
+                clips_here(file.metadata),
+                divided_otherwise(file.metadata, examples, split, seed),
+            )
+            if why is not None
         ),
+    )
+
+
+def divided_otherwise(
+    metadata: ArtifactMetadata, examples: Dataset, split: str, seed: int
+) -> str | None:
+    """What to think of a figure on a split that another seed drew than the file's own."""
+    if seed == metadata.seed or examples.facts.get(split, OWN) == OWN:
+        return None
+    return (
+        f"made with seed {metadata.seed} and scored on the {split} split of seed {seed}: it may "
+        "have learnt from these examples"
     )
 
 

@@ -58,7 +58,7 @@ class _Request:
     target: Target
     preprocessing: Preprocessing | None
     input_shape: tuple[int, ...] | None
-    seed: int
+    seed: int | None
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def sensitivity(
     images: int = 256,
     validation_images: int = 1000,
     ratios: Sequence[float] = (0.25, 0.5),
-    seed: int = 0,
+    seed: int | None = None,
     run: Path | str | None = None,
     cache_dir: Path | str | None = None,
     progress: Progress | None = None,
@@ -122,7 +122,7 @@ def sensitivity(
         images: Examples to calibrate with.
         validation_images: Examples to score on, at most.
         ratios: Shares of a group's channels that are cut.
-        seed: Of the draw of examples.
+        seed: Of the draw of examples; left out, the one that the file was made with, or 0.
         run: A run's folder, whose report then shows the result too.
         cache_dir: Where results are kept; the user's cache folder by default.
         progress: Watches.
@@ -182,7 +182,8 @@ def _of_file(request: _Request, folder: Path, progress: Progress) -> _Subject:
         raise Refused(f"{name!r} is quantized already", hint="give the float file")
     task = task_of_file(artifact, request.task)
     form = request.preprocessing or artifact.metadata.preprocessing
-    loaded = load_data(request.data, task=task, seed=request.seed, preprocessing=form)
+    seed = artifact.metadata.seed if request.seed is None else request.seed
+    loaded = load_data(request.data, task=task, seed=seed, preprocessing=form)
     examples = task.prepare(loaded)
     artifact = completed(artifact, form, examples)
     metadata = artifact.metadata.model_copy(update={"task": task.settings()})
@@ -193,7 +194,7 @@ def _of_file(request: _Request, folder: Path, progress: Progress) -> _Subject:
         target=request.target,
         original=Candidate("original", artifact=artifact),
         folder=folder,
-        seed=request.seed,
+        seed=seed,
         progress=progress,
     )
     return _Subject(name, artifact, context)
@@ -207,7 +208,8 @@ def _of_network(request: _Request, folder: Path, progress: Progress) -> _Subject
     from lilliput.tasks import task_of
     from lilliput.verbs.compress import recipe_for
 
-    goals = {**vars(request), "task": request.task or "classification"}
+    left_open = {"task": request.task or "classification", "seed": request.seed or 0}
+    goals = {**vars(request), **left_open}
     recipe = recipe_for(**goals, budget=None, time_budget_minutes=None, epochs=None)
     task = task_of(recipe.task.model_dump())
     data = load_examples(recipe, task)

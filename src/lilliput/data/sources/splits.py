@@ -17,6 +17,9 @@ Index = NDArray[np.intp]
 MATTERS_MOST = ("test", "validation", "calibration", "train")
 """A picture that two splits hold stays in the first of these."""
 
+OWN = "the source's own"
+"""Where a split comes from that no seed drew."""
+
 HALF = 0.5
 """Of held-out examples that a source calls validation while it has no test: the rest is test."""
 
@@ -69,9 +72,7 @@ def with_all_parts(
     A source of nothing but test examples stays so.
     """
     made = dict(parts)
-    origin = dict.fromkeys((n for n in parts if n != WHOLE), "the source's own") | dict(
-        origin or {}
-    )
+    origin = dict.fromkeys((n for n in parts if n != WHOLE), OWN) | dict(origin or {})
     if WHOLE in made:
         made["train"] = made.pop(WHOLE)
     if "test" not in made and "validation" in made:
