@@ -6,21 +6,26 @@ of layers that are not there, labels that are missing, a graph that is fixed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lilliput.candidate import Candidate
-from lilliput.context import Context
+from lilliput.context import Context, SilentJournal, SilentProgress
 from lilliput.errors import LilliputError, Refused
 from lilliput.recipe import check_chain, one_by_one
 from lilliput.recipe.mistakes import Mistake, field_of
 from lilliput.steps.base import Kind, Stage, Step
+from lilliput.steps.export import Export
 
 
 def refusals(stages: Sequence[Stage], context: Context) -> list[LilliputError]:
-    """What the stages that work on what the original is, a network or a file, say against it.
+    """What the stages and the measuring at the end say against model and data.
 
-    The original stands for what earlier stages will make of it: they take parts away, so that a
-    layer which is missing now is missing then. After one that makes new layers none is asked.
+    The original, and the file that it is exported to, stand for what earlier stages will make of
+    them: those take parts away, so that a layer which is missing now is missing then. After a
+    stage that makes new layers none is asked.
 
     Returns:
         One error a stage, with its place in the recipe; none if all can be done.
@@ -30,24 +35,44 @@ def refusals(stages: Sequence[Stage], context: Context) -> list[LilliputError]:
     chain = check_chain(listed, start)
     if chain:
         return [_in_recipe(mistake) for mistake in chain]
-    found = []
-    for place, stage in one_by_one(listed):
-        error = _refusal(stage, original, context) if stage.takes == start else None
-        found += [_in_recipe((place, error))] if error is not None else []
+    with TemporaryDirectory(prefix="lilliput-check-") as folder:
+        aside = replace(
+            context, folder=Path(folder), journal=SilentJournal(), progress=SilentProgress()
+        )
+        return [*_unmeasurable(context), *map(_in_recipe, _refused(listed, original, aside))]
+
+
+def _unmeasurable(context: Context) -> list[LilliputError]:
+    try:
+        context.data.split("validation")
+    except LilliputError as error:
+        return [error]
+    return []
+
+
+def _refused(
+    stages: Mapping[int, Stage], original: Candidate, context: Context
+) -> Iterator[Mistake]:
+    """What each stage says of the original, or of its file."""
+    known = {original.kind: original}
+    for place, stage in one_by_one(stages):
+        stands_in = known.get(stage.takes)
+        if stands_in is not None:
+            try:
+                _ask(stage, stands_in, context)
+                if isinstance(stage, Export) and "artifact" not in known:
+                    known["artifact"] = stage.apply(stands_in, context)
+            except LilliputError as error:
+                yield place, error
         if stage.renames:
             break
-    return found
 
 
-def _refusal(stage: Stage, original: Candidate, context: Context) -> LilliputError | None:
-    """Why the stage cannot take the original; None if it can, or has nothing to do with it."""
-    try:
-        stage.check_kind(original)
-        if not isinstance(stage, Step) or stage.has_work(original, context):
-            stage.requires(original, context)
-    except LilliputError as error:
-        return error
-    return None
+def _ask(stage: Stage, original: Candidate, context: Context) -> None:
+    """Raises what the stage has against the original, if it has anything to do with it."""
+    stage.check_kind(original)
+    if not isinstance(stage, Step) or stage.has_work(original, context):
+        stage.requires(original, context)
 
 
 def _in_recipe(mistake: Mistake) -> LilliputError:

@@ -83,13 +83,21 @@ def _arms(plain: Any) -> tuple[Arms | None, list[Mistake]]:
 
 
 def check_chain(stages: Mapping[int, Stage], start: Kind) -> list[Mistake]:
-    """Whether each stage gets what it works on: networks before `export`, files after it.
+    """Whether each stage gets what it works on, networks before `export` and files after it.
+
+    And whether files come out: nothing else is measured or delivered.
 
     Args:
         stages: {place in the recipe's list: stage}.
         start: What the first one gets.
     """
-    return _chain(stages, start, start)[0]
+    mistakes, end = _chain(stages, start, start)
+    if end == "network" and stages and not mistakes:
+        last = max(stages)
+        thing = "is the last stage and leaves a network, and only files are measured and delivered"
+        error = LilliputError(thing, hint="put `- export` behind it")
+        mistakes.append(((last, stages[last].name), error))
+    return mistakes
 
 
 def _chain(stages: Mapping[int, Stage], kind: Kind, start: Kind) -> tuple[list[Mistake], Kind]:

@@ -1,0 +1,51 @@
+"""What is wrong at the end of a recipe is said before its beginning is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lilliput.errors import LilliputError, Mistakes
+from lilliput.recipe import Recipe
+from lilliput.verbs.check import check
+
+TRAINED = "  - finetune: {epochs: 1}\n"
+
+UNVALIDATED = """
+import numpy as np
+from lilliput.data.dataset import Dataset, Split
+
+def pictures():
+    inputs = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
+    return Dataset("pictures", test=Split(inputs, np.arange(64) % 4))
+"""
+
+
+def recipe(home: Path, stages: str, data: str = "photos.py:examples") -> Recipe:
+    model = f"model: {{factory: {home}/net.py:build, weights: {home}/net.safetensors}}\n"
+    return Recipe.parse(f"{model}data: {home}/{data}\ntask: classification\nstages:\n{stages}")
+
+
+@pytest.mark.parametrize("settings", ["", ", when: possible"])
+def test_a_pattern_that_will_match_no_layer_of_the_file(home: Path, settings: str) -> None:
+    stages = f"{TRAINED}  - export\n  - quantize: {{exclude: ['nothere*']{settings}}}\n"
+    with pytest.raises(LilliputError, match="'nothere\\*' matches no layer") as told:
+        check(recipe(home, stages))
+    assert told.value.at == "stages[2].quantize"
+    check(recipe(home, stages.replace("nothere", "stem")))
+
+
+def test_a_recipe_that_delivers_nothing(home: Path) -> None:
+    with pytest.raises(LilliputError, match="only files are measured and delivered") as told:
+        check(recipe(home, TRAINED))
+    assert "put `- export` behind it" in str(told.value)
+
+
+def test_data_that_nothing_can_be_judged_by(home: Path) -> None:
+    (home / "data.py").write_text(UNVALIDATED)
+    stages = "  - export\n  - quantize: {exclude: ['nothere*']}\n"
+    with pytest.raises(Mistakes) as told:
+        check(recipe(home, stages, "data.py:pictures"))
+    assert "has no validation examples" in str(told.value)
+    assert "matches no layer" in str(told.value)
