@@ -94,6 +94,14 @@ def test_sixteen_bits_become_eight(tmp_path):
     assert decode(tmp_path / "deep.png", "L")[0, :, 0].tolist() == [0, 0, 1, 255]
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pictures_without_a_white_are_refused(tmp_path, kind):
+    Image.fromarray(np.array([[0, 0, 1, 200]], kind)).save(tmp_path / "deep.tiff")
+    with pytest.raises(LilliputError, match="does not say which of them is white") as told:
+        decode(tmp_path / "deep.tiff", "RGB")
+    assert told.value.at == str(tmp_path / "deep.tiff")
+
+
 def test_other_tasks_get_pictures_without_classes(tmp_path, paint):
     for name in "ab":
         for n in range(5):

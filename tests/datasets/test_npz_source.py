@@ -48,6 +48,26 @@ def test_train_and_test_are_kept_and_validation_drawn(tmp_path):
     assert data.test.targets.dtype == np.int64
 
 
+def test_capital_letters_make_no_difference(tmp_path):
+    x, y = pictures(50, 4, 4), np.arange(50) % 5
+    np.savez(tmp_path / "a.npz", X_train=x[:40], Y_train=y[:40], X_Test=x[40:], classes=y)
+    data = load_data(str(tmp_path / "a.npz"))
+    assert (len(data.train), len(data.test)) == (35, 10)
+    assert data.train.targets is not None
+    np.savez(tmp_path / "b.npz", x=x, X=x)
+    with pytest.raises(LilliputError, match="'x' and 'X' mean the same"):
+        load_npz(tmp_path / "b.npz")
+
+
+def test_a_slip_in_a_name_is_told_and_other_arrays_are_left(tmp_path):
+    x, y = pictures(50, 4, 4), np.arange(50) % 5
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, xtest=x)
+    with pytest.raises(LilliputError, match=r"'xtest' is none.*\n.*did you mean 'x_test'\?"):
+        load_npz(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", images=x, labels=y, image_ids=y, author=np.array("someone"))
+    assert load_npz(tmp_path / "b.npz").parts[WHOLE].targets.tolist() == y.tolist()
+
+
 def test_floats_are_ready_inputs(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.ones((30, 7)) * np.arange(30)[:, None], y=np.zeros(30, int))
     data = load_data(str(tmp_path / "a.npz"))

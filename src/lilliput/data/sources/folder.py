@@ -107,9 +107,15 @@ def decode(file: Path, mode: str) -> Array:
     """One picture as uint8 (H, W, 1) or (H, W, 3); alpha is dropped, 16 bits become 8.
 
     Raises:
-        LilliputError: naming the file that cannot be decoded.
+        LilliputError: naming the file that cannot be decoded, or does not say what is white.
     """
     with _opened(file) as picture:
+        if picture.mode == "F" or (picture.mode == "I" and picture.format == "TIFF"):
+            raise LilliputError(
+                "a picture of floats or 32-bit numbers does not say which of them is white",
+                at=str(file),
+                hint="save it with 8 or 16 bits a channel, or give ready inputs in an .npz",
+            )
         try:
             if picture.mode.startswith("I"):
                 # A file of 16 bits is "I" or "I;16", as the picture library's version has it.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from lilliput.data.dataset import Array, Split
 from lilliput.data.sources.memory import refuse_too_large
 from lilliput.data.sources.raw import WHOLE, Raw, as_inputs, as_labels
-from lilliput.errors import LilliputError
+from lilliput.errors import LilliputError, nearest
 
 NAMES = (
     ("train", "x_train", "y_train"),
@@ -26,15 +28,19 @@ NAMES = (
 )
 """The part, its inputs and its targets (which may be left out)."""
 
+NEARLY = 0.8
+"""A name so like one of these is a slip: `xtrain`, `x_trian`, `train_image`."""
+
 
 def load_npz(path: Path) -> Raw:
-    """The examples of an `.npz` file.
+    """The examples of an `.npz` file; capital letters in names make no difference.
 
     uint8 arrays are pictures, in NHWC, NCHW or NHW as their shape tells (stated in the facts);
     other numbers are ready network inputs.
 
     Raises:
-        LilliputError: not an npz, known names missing, arrays of objects, shapes that do not fit.
+        LilliputError: not an npz, names missing or misspelt, arrays of objects, shapes that do
+            not fit.
     """
     arrays = _read(path)
     parts: dict[str, Split] = {}
@@ -70,12 +76,37 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
         with zipfile.ZipFile(path) as archive:
             refuse_too_large(sum(i.file_size for i in archive.infolist()), at=str(path))
         with np.load(path, allow_pickle=False) as held:
-            known = {n for _, *names in NAMES for n in names}
-            return {n: _array(held, n, path) for n in held.files if n in known} or dict.fromkeys(
+            named = _known(held.files, path)
+            return {known: _array(held, n, path) for known, n in named.items()} or dict.fromkeys(
                 held.files, np.zeros(0)
             )
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise LilliputError(f"not a readable .npz: {error}", at=str(path)) from error
+
+
+def _known(given: Sequence[str], path: Path) -> dict[str, str]:
+    """{name as we know it: name in the file}; what is called something else altogether is left.
+
+    Raises:
+        LilliputError: A name is nearly one that we know, so that examples would be lost.
+    """
+    known = {name for _, *names in NAMES for name in names}
+    named: dict[str, str] = {}
+    for name in given:
+        if name.lower() in named:
+            twin = named[name.lower()]
+            raise LilliputError(f"{twin!r} and {name!r} mean the same", at=str(path))
+        if name.lower() in known:
+            named[name.lower()] = name
+    missing = known - named.keys()
+    for name in set(given) - set(named.values()):
+        if difflib.get_close_matches(name.lower(), missing, cutoff=NEARLY):
+            raise LilliputError(
+                f"array {name!r} is none of the known names",
+                at=str(path),
+                hint=nearest(name.lower(), missing, count=1),
+            )
+    return named
 
 
 def _array(held: np.lib.npyio.NpzFile, name: str, path: Path) -> Array:
