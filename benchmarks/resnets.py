@@ -69,6 +69,7 @@ def context_for(options: Options, name: str, folder: Path, *, seed: int, threads
         original=Candidate("original", network=network),
         folder=folder,
         checkpoints=folder,
+        answers=folder,
         seed=seed,
         train_threads=threads,
         train_precision=native_precision(),

@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ LIMITS = {"accuracy": f"{EPOCHS} epochs, where the published front had 400"}
 """What stands in the way of a goal that is missed, by the end of the row's name."""
 
 TIMES_SMALLER = 16
-BRIEFLY_TRAINED = 8
+BRIEFLY_TRAINED, STARTS = 8, 2
 SEED = 0
 SAYS = (
     "ResNet-20 evolves into networks that dominate the published front and `prune_channels` after "
@@ -135,12 +134,12 @@ def committed(options: Options, path: Path) -> CommittedFile:
 
 
 def prepared(options: Options, job: Job | None = None) -> Context:
-    """ResNet-20 and CIFAR-10.
-
-    A job has a folder of its own for its checkpoints: its training is named as that of its rival.
-    """
+    """ResNet-20 and CIFAR-10; the trainings share their teacher's answers."""
     folder = options.work / (job.stem if job else "searches")
     context = context_for(options, "resnet20", folder, seed=SEED, threads=1)
+    context = replace(
+        context, checkpoints=options.work / "trainings", answers=options.work / "answers"
+    )
     if options.smoke:
         data = context.data
         few = {"train": data.train.head(512), "validation": data.validation.head(200)}
@@ -218,11 +217,16 @@ def uniform(quest: Quest, job: Job) -> Variant:
 
 
 def best_within(quest: Quest, cost: Callable[[Variant], float], limit: float) -> Variant:
-    """Of the members within the limit that lose least, the best after a short training."""
+    """Of the members within the limit that lose least, the best after a short training.
+
+    The cuts to the limit that evolution began with are among them, wherever they stand.
+    """
     archive = evolved(quest).archive.values()
     sound = sorted((m for m in archive if not m.outcome.failed), key=lambda m: m.outcome.values)
-    variants = (quest.variant(member) for member in sound)
-    within = list(islice((v for v in variants if cost(v) <= limit), BRIEFLY_TRAINED))
+    cheap = [v for v in map(quest.variant, sound) if cost(v) <= limit]
+    starts = [v for v in map(quest.encoding.express, quest.encoding.seeds()) if cost(v) <= limit]
+    begun = sorted(starts, key=cost, reverse=True)[:STARTS]
+    within = begun + [v for v in cheap if v not in begun][: BRIEFLY_TRAINED - len(begun)]
     if not within:
         raise LilliputError(f"no member costs at most {limit:.4g}", hint="search for longer")
 
@@ -266,11 +270,11 @@ def trained(options: Options, job: Job) -> Network:
         context = replace(context, other_teacher=taught)
     quest = bits(options).quest(context.original, context)
     epochs = 1 if options.smoke else BIT_EPOCHS * (2 if job == SMALL else 1)
-    return quest.shop.trained(variant, quest.training(), epochs=epochs, key=job.point)
+    return quest.shop.trained(variant, quest.training(), epochs=epochs, key=job.stem)
 
 
 def distilled(network: Network, job: Job, options: Options, context: Context) -> Network:
-    """The same training for evolved and for pruned networks, in the same order of pictures."""
+    """The same training for evolved and for pruned networks."""
     teacher, weights = class_and_weights(options, TEACHER)
     step = Distill(
         epochs=1 if options.smoke else EPOCHS,
@@ -279,7 +283,7 @@ def distilled(network: Network, job: Job, options: Options, context: Context) ->
         teacher=teacher,
         teacher_weights=weights,
     )
-    return step.apply(Candidate(job.point, network=network), context).the_network()
+    return step.apply(Candidate(job.stem, network=network), context).the_network()
 
 
 def exported(network: Network, path: Path) -> Artifact:
