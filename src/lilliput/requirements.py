@@ -16,8 +16,13 @@ from lilliput.context import Context, SilentJournal, SilentProgress
 from lilliput.errors import LilliputError, Refused
 from lilliput.recipe import check_chain, one_by_one
 from lilliput.recipe.mistakes import Mistake, field_of
+from lilliput.runtimes.base import RUNTIMES
+from lilliput.runtimes.opening import those_that_open
 from lilliput.steps.base import Kind, Stage, Step
 from lilliput.steps.export import Export
+
+WRITTEN = ".onnx"
+"""What files of a run, its reference among them, are written as; `.lil` unpacks to it."""
 
 
 def refusals(stages: Sequence[Stage], context: Context) -> list[LilliputError]:
@@ -42,12 +47,20 @@ def refusals(stages: Sequence[Stage], context: Context) -> list[LilliputError]:
         return [*_unmeasurable(context), *map(_in_recipe, _refused(listed, original, aside))]
 
 
-def _unmeasurable(context: Context) -> list[LilliputError]:
+def _unmeasurable(context: Context) -> Iterator[LilliputError]:
+    """Why no file of the run could be judged or timed."""
     try:
         context.data.split("validation")
     except LilliputError as error:
-        return [error]
-    return []
+        yield error
+    opened = RUNTIMES[context.target.runtime].formats
+    if WRITTEN not in opened:
+        yield Refused(
+            f"a run measures {WRITTEN} files, and {context.target.runtime} opens "
+            f"{', '.join(opened)}",
+            at="target.runtime",
+            hint=f"give one of {', '.join(those_that_open(WRITTEN))}",
+        )
 
 
 def _refused(

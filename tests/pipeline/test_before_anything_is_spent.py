@@ -42,6 +42,15 @@ def test_a_recipe_that_delivers_nothing(home: Path) -> None:
     assert "put `- export` behind it" in str(told.value)
 
 
+def test_a_runtime_that_opens_no_file_of_a_run(home: Path) -> None:
+    with pytest.raises(
+        LilliputError, match=r"measures \.onnx files, and torch opens \.pt2"
+    ) as told:
+        check(recipe(home, "  - export\ntarget: torch\n"))
+    assert told.value.at == "target.runtime"
+    assert "onnxruntime" in str(told.value)
+
+
 def test_data_that_nothing_can_be_judged_by(home: Path) -> None:
     (home / "data.py").write_text(UNVALIDATED)
     stages = "  - export\n  - quantize: {exclude: ['nothere*']}\n"

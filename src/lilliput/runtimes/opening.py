@@ -39,13 +39,18 @@ def check_can_open(runtime: Runtime, path: Path, target: Target) -> None:
         raise LilliputError(f"no file at {str(path)!r}", hint="check the path")
     form = ".onnx" if path.suffix in SUFFIXES else path.suffix
     if form not in runtime.formats:
-        others = [name for name in RUNTIMES if form in RUNTIMES[name].formats]
+        others = those_that_open(form)
         raise Refused(
             f"{runtime.name} opens {', '.join(runtime.formats)} files, not {path.name!r}",
             hint=f"runtimes that open {path.suffix}: {', '.join(others)}" if others else None,
         )
     check_target(runtime, target)
     require_runtime(runtime)
+
+
+def those_that_open(form: str) -> list[str]:
+    """The runtimes that open files of this suffix."""
+    return [name for name in RUNTIMES if form in RUNTIMES[name].formats]
 
 
 def require_runtime(runtime: Runtime) -> None:
