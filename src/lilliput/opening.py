@@ -12,6 +12,7 @@ from lilliput.context import Context
 from lilliput.data.dataset import Dataset
 from lilliput.data.sources import load_data
 from lilliput.input_check import check_network_inputs, warnings_of
+from lilliput.models.decisions import decision_warning
 from lilliput.models.source import load_model
 from lilliput.network import Network
 from lilliput.recipe import Recipe
@@ -62,8 +63,12 @@ def timing_seconds(minutes: float | None) -> float:
 
 
 def input_warnings(context: Context) -> tuple[str, ...]:
-    """What is suspicious about what the network and another teacher are given."""
-    warnings: tuple[str, ...] = ()
+    """What is suspicious about what the network and another teacher are given, and about `forward`.
+
+    Only the original becomes a file: how a teacher computes is its own affair.
+    """
+    original = context.original.network
+    warnings = () if original is None else tuple(filter(None, [decision_warning(original)]))
     asked = {"": context.original.network, "the teacher: ": context.other_teacher}
     for whose, network in asked.items():
         if network is not None:

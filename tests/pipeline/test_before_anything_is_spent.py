@@ -58,3 +58,17 @@ def test_data_that_nothing_can_be_judged_by(home: Path) -> None:
         check(recipe(home, stages, "data.py:pictures"))
     assert "has no validation examples" in str(told.value)
     assert "matches no layer" in str(told.value)
+
+
+def test_a_forward_that_decides_by_values_is_told_with_its_place(home: Path) -> None:
+    stages = "  - export\n"
+    said = "gives the values of a tensor to Python at net.py:4"
+    assert said not in " ".join(check(recipe(home, stages)).warnings)
+    (home / "net.py").write_text(
+        "import lilliput.testing\n"
+        "class Net(type(lilliput.testing.tiny_network().module)):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x if x.mean() > 5 else x + 1)\n"
+        "build = Net\n"
+    )
+    assert said in " ".join(check(recipe(home, stages)).warnings)
