@@ -54,6 +54,7 @@ def execute(
     progress: Progress | None = None,
     *,
     context: Context | None = None,
+    warnings: tuple[str, ...] | None = None,
 ) -> RunResult:
     """Run the recipe in this folder, or go on with it; what is finished is not done again.
 
@@ -65,6 +66,7 @@ def execute(
         run: Where everything is kept.
         progress: Watches.
         context: What the recipe names, if it was opened before.
+        warnings: What is suspicious about it, if that was looked into before.
 
     Returns:
         The run's front, its recommended file and, when the budget is missed, by how much.
@@ -77,7 +79,9 @@ def execute(
     # Exports and cuts are many small operations: a second thread slows them down, and beside a
     # busy process it stalls them. Trainings choose their own number.
     with torch_threads(1):
-        prepared = prepare(context or opened(recipe), run, progress or SilentProgress())
+        prepared = prepare(
+            context or opened(recipe), run, progress or SilentProgress(), warnings=warnings
+        )
         ahead = _ahead(recipe, prepared.context)
         made = {prepared.original.id: prepared.original}
         try:
@@ -110,7 +114,13 @@ def _files(candidates: Iterable[Candidate], prepared: Prepared) -> list[Candidat
     return [*files, *twins([reference, *files], prepared.context)]
 
 
-def prepare(given: Context, run: RunFolder, progress: Progress) -> Prepared:
+def prepare(
+    given: Context,
+    run: RunFolder,
+    progress: Progress,
+    *,
+    warnings: tuple[str, ...] | None = None,
+) -> Prepared:
     """Everything into the run's folder; the original exported, and the examples described."""
     context = replace(
         given,
@@ -122,7 +132,7 @@ def prepare(given: Context, run: RunFolder, progress: Progress) -> Prepared:
         journal=run.journal,
         progress=progress,
     )
-    for warning in _warnings(context):
+    for warning in _warnings(context, warnings):
         progress.say(f"warning: {warning}")
     data, why = with_unseen_validation(context)
     context = replace(context, data=data)
@@ -134,11 +144,11 @@ def prepare(given: Context, run: RunFolder, progress: Progress) -> Prepared:
     return Prepared(context, context.original, _reference(context.original, context))
 
 
-def _warnings(context: Context) -> list[str]:
+def _warnings(context: Context, known: tuple[str, ...] | None) -> list[str]:
     """What is suspicious about the inputs, looked into once a run."""
 
     def work() -> dict[str, Any]:
-        return {"warnings": input_warnings(context)}
+        return {"warnings": input_warnings(context) if known is None else known}
 
     found: list[str] = context.journal.once("are inputs those of training", work)["warnings"]
     return found

@@ -9,6 +9,7 @@ import pytest
 from lilliput.errors import LilliputError, Mistakes
 from lilliput.recipe import Recipe
 from lilliput.verbs.check import check
+from lilliput.verbs.run import run
 
 TRAINED = "  - finetune: {epochs: 1}\n"
 
@@ -33,6 +34,9 @@ def test_a_pattern_that_will_match_no_layer_of_the_file(home: Path, settings: st
     with pytest.raises(LilliputError, match="'nothere\\*' matches no layer") as told:
         check(recipe(home, stages))
     assert told.value.at == "stages[2].quantize"
+    with pytest.raises(LilliputError, match="matches no layer"):
+        run(recipe(home, stages), out=home / "out")
+    assert not (home / "out").exists()
     check(recipe(home, stages.replace("nothere", "stem")))
 
 

@@ -94,13 +94,13 @@ def compress(
     from lilliput.pipeline import execute
 
     require_runtime(RUNTIMES[recipe.target.runtime])
-    context, _, _ = _checked(recipe)
+    context, _, warnings = checked(recipe)
 
     with (
         RunFolder.create(out, recipe, model_name=recipe.model.name) as run,
         followed(run, trackers, watched),
     ):
-        return execute(recipe, run, watched, context=context)
+        return execute(recipe, run, watched, context=context, warnings=warnings)
 
 
 def recipe_for(
@@ -165,7 +165,7 @@ def check_goals(recipe: Recipe) -> Plan:
     """
     from lilliput.forecast import foreseen
 
-    context, bounds, warnings = _checked(recipe)
+    context, bounds, warnings = checked(recipe)
     return Plan(
         name=recipe.model.name,
         bounds=bounds,
@@ -179,7 +179,7 @@ def check_goals(recipe: Recipe) -> Plan:
     )
 
 
-def _checked(recipe: Recipe) -> tuple[Context, Bounds, tuple[str, ...]]:
+def checked(recipe: Recipe) -> tuple[Context, Bounds, tuple[str, ...]]:
     """What the recipe names, opened, its bounds and warnings; raises as `check_goals` does."""
     from lilliput.opening import input_warnings, opened
     from lilliput.planning import bounds_of, unreachable

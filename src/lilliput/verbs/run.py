@@ -12,6 +12,7 @@ from lilliput.runs.result import RunResult
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.runtimes.opening import require_runtime
 from lilliput.track import chosen, followed
+from lilliput.verbs.compress import checked
 
 
 def run(
@@ -37,7 +38,8 @@ def run(
 
     Raises:
         Mistakes: All that is wrong with the recipe, before anything is spent.
-        LilliputError: The folder holds a run already, or a tracker cannot be reached.
+        LilliputError: The folder holds a run already, a tracker cannot be reached, or model and
+            data are such that a stage or the budget cannot be met.
         Missing: A tracker's client is not installed.
     """
     watched, trackers = progress or SilentProgress(), chosen(track)
@@ -47,8 +49,9 @@ def run(
     from lilliput.pipeline import execute
 
     require_runtime(RUNTIMES[loaded.target.runtime])
+    context, _, warnings = checked(loaded)
     with (
         RunFolder.create(out, loaded, model_name=loaded.model.name) as folder,
         followed(folder, trackers, watched),
     ):
-        return execute(loaded, folder, watched)
+        return execute(loaded, folder, watched, context=context, warnings=warnings)
