@@ -80,9 +80,9 @@ class Context:
     where weights of networks on their way go (the same, unless given). `root` is the run's folder,
     to which stored paths are relative. `checkpoints` is a folder for the state of trainings that
     must survive a crash; None where there is no run. `answers` is one for what a teacher answered,
-    for the trainings to come. `workers` says who evaluates a search's
-    candidates: a number of processes, "ray" or "ray://host:port". `timing_seconds` is the longest
-    that one session of the stopwatch may take.
+    for the trainings to come. `workers` says who evaluates a search's candidates: a number of
+    processes, "ray" or "ray://host:port". `timing_seconds` is the longest that one session of the
+    stopwatch may take.
     """
 
     data: Dataset

@@ -314,7 +314,12 @@ def test_trainings_of_a_run_share_a_teachers_answers(
     assert len(asked) == 1 + 2 * steps, "another teacher gives answers of its own"
     for path in together.iterdir():
         path.write_bytes(b"damaged")
-    assert torch.equal(second, trained(together, key="b again", teacher=tiny_network(seed=3)))
+    assert torch.equal(second, trained(together, key="d", teacher=tiny_network(seed=3)))
+    asked.clear()
+    assert torch.equal(second, trained(together, key="e", teacher=tiny_network(seed=3)))
+    assert len(asked) == 1, "what was damaged was replaced"
+    (tmp_path / "full").write_text("a file where the folder should be")
+    assert torch.equal(second, trained(tmp_path / "full", key="f", teacher=tiny_network(seed=3)))
 
 
 @pytest.mark.parametrize("hints", [[], [{"classify.input": (8, 8)}]])

@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lilliput.atomic import write_atomically
+from lilliput.errors import CannotWrite
 
 Answer = tuple[Tensor | None, dict[str, Tensor]]
 """A teacher's output and its features by tap; nothing where there is no teacher."""
@@ -62,18 +63,21 @@ class Answers:
         return epoch % self.views
 
     def begin(self, view: int) -> None:
-        """Read what another training was answered about this view."""
+        """Read what another training was answered about this view; a damaged file is none."""
         path = self._file(view)
         if path is None or view in self.kept or not path.is_file():
             return
-        with contextlib.suppress(SafetensorError):  # A damaged file: ask again, and replace it.
+        try:
             self.kept[view] = _unpacked(load(path.read_bytes()))
+        except (SafetensorError, ValueError):
+            path.unlink(missing_ok=True)
 
     def end(self, view: int) -> None:
-        """Keep a view that was answered whole for the trainings to come."""
+        """Keep a view that was answered whole, if there is room, for the trainings to come."""
         path = self._file(view)
         if path is not None and not path.exists():
-            write_atomically(path, save(_packed(self.kept.get(view, {}))))
+            with contextlib.suppress(CannotWrite):
+                write_atomically(path, save(_packed(self.kept.get(view, {}))))
 
     def _file(self, view: int) -> Path | None:
         return self.store and self.store.with_name(f"{self.store.name}-{view}.safetensors")

@@ -178,14 +178,18 @@ class _Job:
         self.answers = self._answers()
 
     def _answers(self) -> Answers | None:
-        """A memory for the teacher's answers, where views come again and all of them fit."""
+        """A memory for the teacher's answers, where views come again and all of them fit.
+
+        In this training, or in others of the run.
+        """
         views, folder = self.schedule.views, self.context.answers
-        needed = views < self.schedule.epochs or folder is not None
-        if self.teacher is None or views == 0 or not needed:
+        again = 0 < views < self.schedule.epochs
+        if self.teacher is None or views == 0 or not (again or folder):
             return None
         for inputs, _ in self.source.epoch(self.context.rng("size of an answer")):
             answer = self._teach(tuple(x.to(self.fabric.device) for x in inputs))
-            return answers_like(inputs, answer, self.source.steps(), views, folder)
+            found = answers_like(inputs, answer, self.source.steps(), views, folder)
+            return found if found and (again or found.store) else None
         return None
 
     def run_epoch(self, epoch: int, *, label: str) -> float:
