@@ -26,7 +26,10 @@ def test_workers_that_are_none_are_a_mistake_of_the_recipe():
 
 def test_those_of_the_command_replace_those_of_the_recipe(tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(pipeline, "execute", lambda recipe, *_rest: ran.append(recipe.workers))
+    monkeypatch.setattr("lilliput.verbs.run.checked", lambda _recipe: (None, None, ()))
+    monkeypatch.setattr(
+        pipeline, "execute", lambda recipe, *_rest, **_opened: ran.append(recipe.workers)
+    )
     recipe = Recipe.model_validate({**PLAIN, "workers": "3"})
     run(recipe, out=tmp_path / "as-written")
     run(recipe, out=tmp_path / "as-told", workers="2")
