@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -219,14 +220,15 @@ def uniform(quest: Quest, job: Job) -> Variant:
 def best_within(quest: Quest, cost: Callable[[Variant], float], limit: float) -> Variant:
     """Of the members within the limit that lose least, the best after a short training.
 
-    The cuts to the limit that evolution began with are among them, wherever they stand.
+    The dearest within it that evolution began with are among them, wherever they stand.
     """
     archive = evolved(quest).archive.values()
     sound = sorted((m for m in archive if not m.outcome.failed), key=lambda m: m.outcome.values)
-    cheap = [v for v in map(quest.variant, sound) if cost(v) <= limit]
-    starts = [v for v in map(quest.encoding.express, quest.encoding.seeds()) if cost(v) <= limit]
-    begun = sorted(starts, key=cost, reverse=True)[:STARTS]
-    within = begun + [v for v in cheap if v not in begun][: BRIEFLY_TRAINED - len(begun)]
+    priced = [(cost(v), v) for v in map(quest.encoding.express, quest.encoding.seeds())]
+    starts = sorted((p for p in priced if p[0] <= limit), key=lambda p: p[0], reverse=True)
+    within = [start for _, start in starts[:STARTS]]
+    others = (v for v in map(quest.variant, sound) if v not in within and cost(v) <= limit)
+    within += list(islice(others, BRIEFLY_TRAINED - len(within)))
     if not within:
         raise LilliputError(f"no member costs at most {limit:.4g}", hint="search for longer")
 

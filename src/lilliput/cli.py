@@ -136,7 +136,9 @@ def compress(
         "epochs": epochs,
     }
     if dry_run:
-        console.show(verb.check_goals(verb.recipe_for(model, **goals)), as_json=json)
+        from lilliput.verbs.check import check_goals
+
+        console.show(check_goals(verb.recipe_for(model, **goals)), as_json=json)
         return
     folder = folder_of(out, model)
     _run(

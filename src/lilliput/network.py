@@ -67,7 +67,10 @@ class Network:
 
 
 def flat_outputs(outputs: Any) -> tuple[Tensor, ...]:
-    """The tensors of any output structure (tensor, tuple, list, mapping), in order."""
+    """The tensors of any structure of outputs or arguments, in order.
+
+    A tensor, or tuples, lists and mappings of such.
+    """
     if isinstance(outputs, Tensor):
         return (outputs,)
     if isinstance(outputs, Mapping):

@@ -181,7 +181,7 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
     monkeypatch.setattr(
         "lilliput.verbs.compress.recipe_for", lambda model, **goals: told.update(goals) or model
     )
-    monkeypatch.setattr("lilliput.verbs.compress.check_goals", lambda recipe: f"plan of {recipe}")
+    monkeypatch.setattr("lilliput.verbs.check.check_goals", lambda recipe: f"plan of {recipe}")
     code, out, _ = lilliput_("compress", "a.py:b", "--dry-run", "--epochs", 3)
     assert (code, out) == (0, "plan of a.py:b\n")
     assert told["epochs"] == 3

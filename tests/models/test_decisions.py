@@ -32,6 +32,10 @@ class Deciding(nn.Module):
             blank = torch.zeros(1)
             blank.add_(y.sum())
             return y * (1 if blank else 2)
+        if self.look == "placed":
+            blank = torch.zeros(2)
+            blank[0] = y.sum()
+            return y * (1 if blank[0] else 2)
         if self.look == "shape" and x.shape[0] > 1 and len(y) > 1:
             return y + y.size(1)
         if self.look == "buffer" and self.scale > 1 and bool(self.scale):
@@ -45,7 +49,7 @@ def network(look: str) -> Network:
     return Network(Deciding(look).eval(), (TensorSpec(name="x", shape=(None, 4)),))
 
 
-@pytest.mark.parametrize("look", ["branch", "number", "item", "written"])
+@pytest.mark.parametrize("look", ["branch", "number", "item", "written", "placed"])
 def test_a_decision_is_found_with_its_place(look: str) -> None:
     (place,) = decisions(network(look))
     assert place.startswith("test_decisions.py:")

@@ -25,8 +25,8 @@ from lilliput.steps.export import Export
 from lilliput.steps.quantize import Quantize
 from lilliput.testing import tiny_context
 from lilliput.units import parse_bytes
-from lilliput.verbs.check import check
-from lilliput.verbs.compress import check_goals, compress, recipe_for
+from lilliput.verbs.check import check, check_goals
+from lilliput.verbs.compress import compress, recipe_for
 
 INPUTS = (TensorSpec(name="x", shape=(None, 3, 8, 8)),)
 

@@ -30,7 +30,7 @@ from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
 from lilliput.tasks import task_of
 from lilliput.testing import tiny_data, tiny_network
-from lilliput.verbs.compress import check_goals
+from lilliput.verbs.check import check_goals
 
 TASK = task_of("classification")
 USUAL = usual_preprocessings()

@@ -24,7 +24,8 @@ from lilliput.steps.distill import Distill
 from lilliput.target import Target
 from lilliput.tasks import task_of
 from lilliput.testing import tiny_data, tiny_network
-from lilliput.verbs.compress import check_goals, compress, recipe_for
+from lilliput.verbs.check import check_goals
+from lilliput.verbs.compress import compress, recipe_for
 
 RECIPE = """
 model: {{factory: "{home}/net.py:build", weights: "{home}/net.safetensors"}}

@@ -25,7 +25,8 @@ from lilliput.teacher import introduced, load_teacher
 from lilliput.testing import Heard, tiny_context, tiny_network
 from lilliput.testing.contracts import fingerprint
 from lilliput.testing.tiny import TinyResidual
-from lilliput.verbs.compress import check_goals, recipe_for
+from lilliput.verbs.check import check_goals
+from lilliput.verbs.compress import recipe_for
 
 BRIEF = {"epochs": 1, "batch_size": 32}
 TRAINS: dict[str, dict[str, Any]] = {

@@ -175,6 +175,7 @@ class _Job:
         self.taps = tuple(dict.fromkeys(tap for term in terms for tap in term.taps))
         theirs = (tap for term in terms for tap in getattr(term, "teacher_taps", term.taps))
         self.teacher_taps = tuple(dict.fromkeys(theirs))
+        self.views = 0 if self.teacher is None else schedule.views
         self.answers = self._answers()
 
     def _answers(self) -> Answers | None:
@@ -182,9 +183,9 @@ class _Job:
 
         In this training, or in others of the run.
         """
-        views, folder = self.schedule.views, self.context.answers
-        again = 0 < views < self.schedule.epochs
-        if self.teacher is None or views == 0 or not (again or folder):
+        views, folder = self.views, self.context.answers
+        again = views < self.schedule.epochs
+        if views == 0 or not (again or folder):
             return None
         for inputs, _ in self.source.epoch(self.context.rng("size of an answer")):
             answer = self._teach(tuple(x.to(self.fabric.device) for x in inputs))
@@ -195,8 +196,7 @@ class _Job:
     def run_epoch(self, epoch: int, *, label: str) -> float:
         source, total, seen, self.asking = self.source, 0.0, 0, 0.0
         steps, view = source.steps(), self.answers.view(epoch) if self.answers else epoch
-        taught = self.teacher is not None and self.schedule.views > 0
-        rng = self.context.rng("views" if taught else label, view)
+        rng = self.context.rng("views" if self.views else label, view)
         torch.manual_seed(self.context.derived_seed(label, "torch", epoch))
         if self.answers:
             self.answers.begin(view)

@@ -7,7 +7,7 @@ them: the trace of an exporter has no trace of the other way.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lilliput.network import Network
+from lilliput.network import Network, flat_outputs
 
 DECIDING = {
     *(Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__),
@@ -43,24 +43,15 @@ class _Watch(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        moved = any(id(tensor) in self.moved for tensor in _tensors((args, kwargs)))
+        moved = any(id(tensor) in self.moved for tensor in flat_outputs((args, kwargs)))
         if moved and func in DECIDING:
             self.places[_caller()] = None
         result = func(*args, **(kwargs or {}))
         if moved:
-            written = args[:1] if func.__name__.endswith("_") else ()
-            self.moved |= {id(tensor): tensor for tensor in _tensors((result, written))}
+            # Other operations in place return what they wrote into.
+            written = args[:1] if func is Tensor.__setitem__ else ()
+            self.moved |= {id(tensor): tensor for tensor in flat_outputs((result, written))}
         return result
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
 
 
 def _caller() -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from math import prod
 
 import numpy as np
 from torch import Tensor
 
+from lilliput.network import flat_outputs
 from lilliput.prune.call import RULES, Call, Rule, channel_rule, replaced, without
 from lilliput.prune.labels import SPACE, Dim, Labels, LayerNote, repeat, tile
 
@@ -96,21 +96,13 @@ def _tie_broadcast(call: Call, tensor: Tensor, out: Labels) -> None:
             call.ledger.tie(labels[-back], out[-back])
 
 
-def _tensors(values: object) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
-
-
 def pointwise(call: Call) -> list[Labels]:
     """Element by element with broadcasting: equal positions hold equal channels."""
     out = call.out if isinstance(call.out, Tensor) else call.out[0]
     shape = tuple(out.shape)
     result: list[Dim] = [SPACE] * len(shape)
     known = [False] * len(shape)
-    for tensor in _tensors([call.args, list(call.kwargs.values())]):
+    for tensor in flat_outputs([call.args, call.kwargs]):
         labels = call.labels(tensor)
         for back in range(1, len(labels) + 1):
             place = len(shape) - back

@@ -210,8 +210,7 @@ def scales_of(quest: Quest) -> Scales:
             )
     costs = shop.counter.of(Variant(), shop.original)
     wholes = {"loss": whole, "latency": 1.0, **costs}
-    limits = {str(name): limit for name, limit in settings.limits.items()}
-    return Scales.of(settings.objectives, wholes, allowed, limits)
+    return Scales.of(settings.objectives, wholes, allowed, settings.most)
 
 
 def _facts(quest: Quest, evolution: Evolution[Variant], number: int) -> dict[str, Any]:

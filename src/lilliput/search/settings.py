@@ -59,6 +59,11 @@ class EvolutionSettings(BaseModel):
     learning_rate: float = Field(0.02, gt=0, description="peak of the cosine")
     batch_size: int = Field(64, ge=1, description="examples a step")
 
+    @property
+    def most(self) -> dict[str, float]:
+        """`limits`, by names that are any text."""
+        return {str(cost): limit for cost, limit in self.limits.items()}
+
     def effort(self, context: Context) -> Effort:  # noqa: ARG002
         """The evolution, and the full trainings of what it found, which `minutes` do not bound."""
         tried, full = self.population * self.generations, float(self.points * self.epochs)

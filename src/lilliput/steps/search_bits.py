@@ -78,7 +78,7 @@ class SearchBits(EvolutionSettings, Search):
             fixed=matching_modules(network, self.protect),
             bits=self.bits,
             activations=self.activations,
-            limits={str(cost): limit for cost, limit in self.limits.items()},
+            limits=self.most,
         )
         name = "bits" if self.filters == "none" else f"{self.filters}+bits"
         return Quest(

@@ -64,7 +64,7 @@ class SearchFilters(EvolutionSettings, Search):
             scorer(context, self.criterion, self.score_images)(network, analysis),
             protected=protected_classes(network, analysis, self.protect),
             multiple_of=self.multiple_of,
-            limits={str(cost): limit for cost, limit in self.limits.items()},
+            limits=self.most,
         )
         return Quest(
             f"{self.name} {candidate.id}",

@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.budget import Budget
-from lilliput.context import Context, Progress, SilentProgress
-from lilliput.errors import LilliputError, Mistakes, Refused
+from lilliput.context import Progress
+from lilliput.errors import LilliputError, Refused
 from lilliput.meter.host import native_precision, usable_cores
-from lilliput.planning import Bounds, Form, Plan, stages_for
+from lilliput.planning import Form, stages_for
 from lilliput.preprocessing import Preprocessing
 from lilliput.recipe import Recipe
 from lilliput.recipe.document import NOT_TAUGHT
 from lilliput.recipe.paths import model_section
-from lilliput.runs.folder import RunFolder
 from lilliput.runs.result import RunResult
-from lilliput.runtimes.base import RUNTIMES
-from lilliput.runtimes.opening import require_runtime
 from lilliput.target import Target
-from lilliput.track import chosen, followed
+from lilliput.verbs.run import run
 
 QUICK_MINUTES = 10.0
 """Time for the whole where the user sets none."""
@@ -88,19 +85,9 @@ def compress(
         time_budget_minutes=time_budget_minutes,
         epochs=epochs,
     )
-    watched, trackers = progress or SilentProgress(), chosen(track)
-    if time_budget_minutes is None and epochs is None:
-        watched.say("no --time-budget: a quick pass; more time finds better files")
-    from lilliput.pipeline import execute
-
-    require_runtime(RUNTIMES[recipe.target.runtime])
-    context, _, warnings = checked(recipe)
-
-    with (
-        RunFolder.create(out, recipe, model_name=recipe.model.name) as run,
-        followed(run, trackers, watched),
-    ):
-        return execute(recipe, run, watched, context=context, warnings=warnings)
+    if time_budget_minutes is None and epochs is None and progress is not None:
+        progress.say("no --time-budget: a quick pass; more time finds better files")
+    return run(recipe, out=out, track=track, progress=progress)
 
 
 def recipe_for(
@@ -151,46 +138,3 @@ def recipe_for(
 
 def _section(model: str, weights: Path | str | None) -> dict[str, Any]:
     return {**model_section(model), "weights": None if weights is None else str(weights)}
-
-
-def check_goals(recipe: Recipe) -> Plan:
-    """The plan of a recipe, before anything is spent.
-
-    What is suspicious about the network's inputs is among the plan's warnings.
-
-    Raises:
-        Refused: No cut can reach the budget, a stage cannot take this model or data, or the
-            inputs are such that nothing can work.
-        Mistakes: Several of these.
-    """
-    from lilliput.forecast import foreseen
-
-    context, bounds, warnings = checked(recipe)
-    return Plan(
-        name=recipe.model.name,
-        bounds=bounds,
-        data=context.data,
-        target=recipe.target,
-        budget=recipe.budget,
-        stages=tuple(stage.described() for stage in recipe.stages),
-        minutes=recipe.time_budget_minutes,
-        forecast=foreseen(recipe.stages, context),
-        warnings=warnings,
-    )
-
-
-def checked(recipe: Recipe) -> tuple[Context, Bounds, tuple[str, ...]]:
-    """What the recipe names, opened, its bounds and warnings; raises as `check_goals` does."""
-    from lilliput.opening import input_warnings, opened
-    from lilliput.planning import bounds_of, unreachable
-    from lilliput.requirements import refusals
-
-    context = opened(recipe)
-    mistakes = refusals(recipe.stages, context)
-    warnings = input_warnings(context)
-    timed_on = None if recipe.budget.max_latency_ms is None else recipe.target
-    bounds = bounds_of(context.original, timed_on)
-    mistakes += unreachable(bounds, recipe.budget)
-    if mistakes:
-        raise mistakes[0] if len(mistakes) == 1 else Mistakes(mistakes)
-    return context, bounds, warnings

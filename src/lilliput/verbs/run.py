@@ -12,7 +12,7 @@ from lilliput.runs.result import RunResult
 from lilliput.runtimes.base import RUNTIMES
 from lilliput.runtimes.opening import require_runtime
 from lilliput.track import chosen, followed
-from lilliput.verbs.compress import checked
+from lilliput.verbs.check import checked
 
 
 def run(
