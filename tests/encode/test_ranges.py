@@ -16,6 +16,8 @@ from lilliput.encode.ranges import (
     BINS,
     METHODS,
     Histogram,
+    _candidates,
+    _divergences,
     affine_of,
     observe,
     quantization_error,
@@ -82,6 +84,39 @@ def test_least_squares_cuts_an_outlier_off_and_min_max_does_not() -> None:
     assert quantization_error(histogram, low, high) < quantization_error(
         histogram, histogram.low, histogram.high
     )
+
+
+def divergence(histogram: Histogram, low: float, high: float) -> float:
+    """Bin by bin, as the range by entropy is defined."""
+    affine = Affine.of_range(low, high)
+    inside = np.flatnonzero((histogram.centers >= low) & (histogram.centers <= high))
+    counts = histogram.counts[inside].astype(np.float64)
+    if not counts.any():
+        return float("inf")
+    clipped = counts.copy()
+    clipped[0] += histogram.counts[: inside[0]].sum()
+    clipped[-1] += histogram.counts[inside[-1] + 1 :].sum()
+    levels = np.floor(histogram.centers[inside] / affine.scale + 0.5)
+    spread = np.zeros_like(counts)
+    for level in np.unique(levels):
+        here = (levels == level) & (counts > 0)
+        spread[here] = counts[here].mean() if here.any() else 0
+    p, q = clipped / clipped.sum(), np.maximum(spread / spread.sum(), 1e-12)
+    return float((p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum())
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 1000), st.sampled_from([5, 300, 20_000]), st.booleans())
+def test_running_sums_tell_the_divergence_of_every_range(seed, count, after_relu) -> None:
+    values = np.random.default_rng(seed).standard_t(3, count)
+    histogram = filled(np.maximum(values, 0) if after_relu else values)
+    ranges = _candidates(histogram)[::17]
+    expected = [divergence(histogram, low, high) for low, high in ranges.tolist()]
+    np.testing.assert_allclose(_divergences(histogram, ranges), expected, atol=1e-9)
+
+
+def test_nothing_but_zeros_has_a_range_in_every_way() -> None:
+    assert {range_of(filled(np.zeros(10)), method) for method in METHODS} == {(0.0, 0.0)}
 
 
 def test_the_predicted_error_is_the_real_one() -> None:

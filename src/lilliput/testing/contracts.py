@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from lilliput.export.onnx_file import export_network
 from lilliput.models.store import load_saved, save_network
 from lilliput.network import Edit, Network, flat_outputs
 from lilliput.prune.edits import replay
-from lilliput.runtimes.base import NodeTime, Runtime
+from lilliput.runtimes.base import NodeTime, Runtime, Session
 from lilliput.runtimes.opening import open_session, random_feeds
 from lilliput.steps.base import STAGES, Stage, Step
 from lilliput.target import Target
@@ -162,52 +162,62 @@ class RuntimeContract:
     runtimes: Sequence[Runtime] = ()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        pytest_parametrize(metafunc, "runtime", self.runtimes)
+        if "runtime" in metafunc.fixturenames:
+            metafunc.parametrize("runtime", self.runtimes, ids=_label, scope="class")
 
-    def file_for(self, runtime: Runtime, folder: Path) -> tuple[Path, Network]:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def file(
+        cls, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
+    ) -> tuple[Path, Network]:
         """The tiny network in a format that the runtime opens."""
         reason = runtime.unavailable()
         if reason is not None:
             pytest.skip(reason)
-        network = tiny_network()
+        network, folder = tiny_network(), tmp_path_factory.mktemp("runtime")
         if ".onnx" in runtime.formats:
             return export_network(network, folder / "tiny.onnx").path, network
         from lilliput.export.program_file import export_pt2
 
         return export_pt2(network, folder / "tiny.pt2").path, network
 
-    def target_for(self, runtime: Runtime) -> Target:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def session(cls, runtime: Runtime, file: tuple[Path, Network]) -> Iterator[Session]:
+        """One for all tests, since some runtimes take seconds to open a file."""
+        with closing(runtime.load(file[0], cls.target_for(runtime))) as session:
+            yield session
+
+    @classmethod
+    def target_for(cls, runtime: Runtime) -> Target:
         return Target(runtime=runtime.name, precision=runtime.precisions[0])
 
-    def test_agrees_with_torch(self, runtime: Runtime, tmp_path: Path) -> None:
-        path, network = self.file_for(runtime, tmp_path)
+    def test_agrees_with_torch(self, session: Session, file: tuple[Path, Network]) -> None:
+        network = file[1]
         inputs = network.example(5)
         with torch.no_grad():
             expected = flat_outputs(network.module(*inputs))
-        with closing(runtime.load(path, self.target_for(runtime))) as session:
-            ours = session.run([x.numpy() for x in inputs])
+        ours = session.run([x.numpy() for x in inputs])
         for mine, theirs in zip(ours, expected, strict=True):
             np.testing.assert_allclose(mine, theirs.numpy(), atol=2e-4, rtol=1e-3)
 
-    def test_bursts_are_positive_nanoseconds(self, runtime: Runtime, tmp_path: Path) -> None:
-        path, _ = self.file_for(runtime, tmp_path)
-        with closing(runtime.load(path, self.target_for(runtime))) as session:
-            session.bind(random_feeds(session.inputs))
-            taken = session.burst(4)
+    def test_bursts_are_positive_nanoseconds(self, session: Session) -> None:
+        session.bind(random_feeds(session.inputs))
+        taken = session.burst(4)
         assert taken.shape == (4,)
         assert (taken > 0).all()
 
-    def test_says_what_it_is(self, runtime: Runtime, tmp_path: Path) -> None:
-        path, network = self.file_for(runtime, tmp_path)
-        with closing(runtime.load(path, self.target_for(runtime))) as session:
-            assert [len(spec.shape) for spec in session.inputs] == [
-                len(spec.shape) for spec in network.inputs
-            ]
-            assert session.load_seconds >= 0
-            assert session.conditions
+    def test_says_what_it_is(self, session: Session, file: tuple[Path, Network]) -> None:
+        assert [len(spec.shape) for spec in session.inputs] == [
+            len(spec.shape) for spec in file[1].inputs
+        ]
+        assert session.load_seconds >= 0
+        assert session.conditions
 
-    def test_profile_is_sorted_or_empty(self, runtime: Runtime, tmp_path: Path) -> None:
-        path, network = self.file_for(runtime, tmp_path)
+    def test_profile_is_sorted_or_empty(
+        self, runtime: Runtime, file: tuple[Path, Network]
+    ) -> None:
+        path, network = file
         feeds = [x.numpy() for x in network.example(1)]
         times: list[NodeTime] = runtime.profile(path, self.target_for(runtime), feeds)
         seconds = [node.seconds for node in times]

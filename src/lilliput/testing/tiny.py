@@ -144,5 +144,6 @@ def tiny_context(folder: Path, task: str = "classification", **settings: Any) ->
         "target": Target(),
         "original": Candidate("original", network=tiny_network(task)),
         "folder": folder,
+        "timing_seconds": 0.5,
     }
     return Context(**(given | settings))
