@@ -122,7 +122,7 @@ def prepared(case: Case, options: Options) -> Context:
         preprocessing=case.preprocessing,
         task=task,
     )
-    metadata = ArtifactMetadata(task=task.settings())
+    metadata = ArtifactMetadata(preprocessing=network.preprocessing, task=task.settings())
     artifact = export_network(network, path, metadata=metadata)
     return Context(
         data=data,

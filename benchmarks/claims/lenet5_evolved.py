@@ -141,7 +141,8 @@ def prepared(options: Options, seed: int) -> Context:
 
 
 def exported(network: Network, path: Path) -> Artifact:
-    return export_network(network, path, metadata=ArtifactMetadata(task=TASK.settings()))
+    metadata = ArtifactMetadata(preprocessing=network.preprocessing, task=TASK.settings())
+    return export_network(network, path, metadata=metadata)
 
 
 def rows_of(name: str, files: list[Artifact], options: Options) -> list[Row]:

@@ -98,7 +98,7 @@ def made(context: Context, options: Options) -> Network:
 
 
 def exported(network: Network, context: Context, name: str) -> Artifact:
-    metadata = ArtifactMetadata(task=TASK.settings())
+    metadata = ArtifactMetadata(preprocessing=network.preprocessing, task=TASK.settings())
     return export_network(network, context.folder / f"{name}.onnx", metadata=metadata)
 
 

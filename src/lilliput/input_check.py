@@ -7,7 +7,7 @@ student learns. The first batch norm remembers what it saw in training, so one b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from lilliput.data.dataset import Array, Dataset, Split
 from lilliput.errors import LilliputError, Refused
 from lilliput.meter.accuracy import score_file
 from lilliput.models.session import TorchSession
-from lilliput.network import Network
+from lilliput.network import Network, flat_outputs
 from lilliput.preprocessing import Preprocessing
 from lilliput.prune import network_macs
 from lilliput.tasks.base import Task
@@ -34,6 +34,9 @@ from lilliput.unseen import standard_errors_apart
 
 LOOKED_AT = 64
 """Examples whose statistics are compared."""
+
+SCORED_EARLY = 8
+"""Examples that show whether the outputs are the task's."""
 
 AT_ONCE = 16
 """Examples of a forward pass, which stops at the first batch norm."""
@@ -88,6 +91,7 @@ def check_network_inputs(network: Network, data: Dataset, task: Task) -> tuple[L
 
     Raises:
         Refused: The network does not run on these examples.
+        LilliputError: Its outputs are not what the task scores.
     """
     split = _examples(data)
     if not len(split):
@@ -99,12 +103,14 @@ def check_network_inputs(network: Network, data: Dataset, task: Task) -> tuple[L
         )
     ]
     if batches[0][0].dtype.kind != "f":
+        _check_outputs(network, data, task)
         return ()
     inputs = _as_one([given[0] for given in batches])
     found = check_inputs(inputs, channels=_channels(network))
     if found:
         return found
     reached = reach_batchnorm(network, batches)
+    _check_outputs(network, data, task)
     found = check_inputs(
         inputs,
         actual_mean=reached.mean,
@@ -113,6 +119,14 @@ def check_network_inputs(network: Network, data: Dataset, task: Task) -> tuple[L
         running_var=reached.running_var,
     )
     return tuple(_with_way_out(error, network, data, task) for error in found)
+
+
+def _check_outputs(network: Network, data: Dataset, task: Task) -> None:
+    """Score a few examples: a classifier is no upscaler, and ten classes are not twenty."""
+    few = _examples(data).sample(SCORED_EARLY)
+    for batch in task.batches(few, network.preprocessing, _size(network), layout=data.layout):
+        if batch.targets is not None:
+            task.scores(_outputs(network, batch.inputs)[: len(batch.targets)], batch.targets)
 
 
 def warnings_of(found: tuple[LilliputError, ...]) -> tuple[str, ...]:
@@ -158,23 +172,29 @@ class _Enough(Exception):
 
 def _first_norm(network: Network, given: tuple[Array, ...]) -> tuple[_BatchNorm, Tensor] | None:
     """The first trained batch norm that a forward pass comes to, and what enters it."""
+    with _caught(network.module) as found, suppress(_Enough):
+        _outputs(network, given)
+    return found[0] if found else None
+
+
+def _outputs(network: Network, given: tuple[Array, ...]) -> Array:
+    """The first output on these examples; a fixed batch is filled up with the same ones again."""
     fixed = _fixed_batch(network)
     if fixed is not None:
-        # A short last batch is filled up with the same examples again.
         given = tuple(np.resize(x, (fixed, *x.shape[1:])) for x in given)
-    with _caught(network.module) as found, torch.no_grad():
-        try:
-            network.module(*(torch.from_numpy(np.ascontiguousarray(x)) for x in given))
-        except _Enough:
-            pass
-        except Exception as error:
-            shapes = ", ".join(str(tuple(x.shape)) for x in given)
-            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-            raise Refused(
-                f"the network does not run on the examples, of shape {shapes}: {reason}",
-                hint="set `size` of the preprocessing to the height and width that it takes",
-            ) from error
-    return found[0] if found else None
+    try:
+        with torch.no_grad():
+            outputs = network.module(*(torch.from_numpy(np.ascontiguousarray(x)) for x in given))
+    except _Enough:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(x.shape)) for x in given)
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise Refused(
+            f"the network does not run on the examples, of shape {shapes}: {reason}",
+            hint="set `size` of the preprocessing to the height and width that it takes",
+        ) from error
+    return np.asarray(flat_outputs(outputs)[0])
 
 
 @contextmanager

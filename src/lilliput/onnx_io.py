@@ -258,7 +258,7 @@ def _contradiction(tensor: onnx.TensorProto) -> str | None:
     import onnx
 
     kinds, kind = onnx.TensorProto.DataType, tensor.data_type
-    if kind not in kinds.values():
+    if kind not in kinds.DESCRIPTOR.values_by_number:
         return f"has a type that onnx {onnx.__version__} does not know ({kind})"
     if len(tensor.dims) > MOST_AXES or any(size < 0 for size in tensor.dims):
         return f"has a shape that no tensor has ({len(tensor.dims)} axes)"

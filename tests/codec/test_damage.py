@@ -90,7 +90,7 @@ def test_chance_damage(packed, mixed, count):
 
 
 @pytest.mark.parametrize(
-    "count", [300, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+    "count", [200, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
 )
 def test_damage_with_a_right_checksum(packed, mixed, count):
     for made in mutations(packed, count, seed=2):

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilliput.artifact import ArtifactMetadata, TensorSpec, read_metadata
+from lilliput.data.dataset import Dataset, Split
 from lilliput.errors import LilliputError, Refused, VerificationFailed
 from lilliput.export import onnx_file
 from lilliput.export.onnx_file import export_network
 from lilliput.export.trace import CannotExportError, convert
 from lilliput.network import Network
 from lilliput.preprocessing import Preprocessing
+from lilliput.reports.snippet import loading_code
+from lilliput.steps.export import Export
+from lilliput.testing import tiny_context
 
 PICTURE = TensorSpec(name="x", shape=(None, 3, 8, 8))
 
@@ -132,8 +137,10 @@ def test_metadata_travels_inside(tmp_path: Path) -> None:
     assert inside == artifact.metadata
     assert inside.recipe == recipe
     assert inside.inputs == net.inputs
-    assert inside.preprocessing == net.preprocessing
+    assert inside.preprocessing is None, "ready inputs, for all that was said"
     assert inside.version
+    plain = export_network(net, tmp_path / "c.onnx")
+    assert read_metadata(plain.path).preprocessing == net.preprocessing
     own = Preprocessing(scale=1.0, channels=1)
     kept = export_network(net, tmp_path / "b.onnx", metadata=ArtifactMetadata(preprocessing=own))
     assert kept.metadata.preprocessing == own
@@ -335,3 +342,17 @@ def test_a_search_loop_can_afford_it(tmp_path: Path) -> None:
     start = time.process_time()
     export_network(net, tmp_path / "a.onnx")
     assert time.process_time() - start < 0.3
+
+
+@pytest.mark.parametrize(("layout", "said"), [("image", True), ("tensor", False)])
+def test_files_fed_with_ready_inputs_tell_of_no_pictures(
+    tmp_path: Path, layout: str, said: bool
+) -> None:
+    """Their report's code would make inputs of bytes that nobody has."""
+    context = tiny_context(tmp_path)
+    if layout == "tensor":
+        ready = Split(np.random.default_rng(0).random((8, 3, 8, 8), np.float32))
+        context = replace(context, data=Dataset("ready", validation=ready, layout=layout))
+    file = Export().apply(context.original, context).the_artifact()
+    assert (read_metadata(file.path).preprocessing is not None) == said
+    assert ("pictures" in loading_code(file.path, file)) == said

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from lilliput import opening
+from lilliput import opening, pipeline
 from lilliput.testing import tiny_network
 
 MODEL = """
@@ -38,5 +38,6 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second each: what is tested here is that figures are taken, not how exactly."""
-    monkeypatch.setattr(opening, "timing_seconds", lambda _: 1.0)
+    """An instant each: what is tested here is that figures are taken, not how exactly."""
+    monkeypatch.setattr(opening, "timing_seconds", lambda _: 0.3)
+    monkeypatch.setattr(pipeline, "LAST_SECONDS", 0.3)

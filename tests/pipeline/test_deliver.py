@@ -58,11 +58,6 @@ stages:
 """
 
 
-@pytest.fixture(autouse=True)
-def short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "timing_seconds", lambda _: 0.3)
-
-
 def train(home: Path) -> None:
     """A network that knows the digits, as a user brings one."""
     (home / "model.py").write_text(MODEL)

@@ -29,6 +29,7 @@ from lilliput.preprocessing import Preprocessing
 from lilliput.recipe import Recipe
 from lilliput.runs.folder import RunFolder
 from lilliput.tasks import task_of
+from lilliput.tasks.super_resolution import SuperResolution
 from lilliput.testing import tiny_data, tiny_network
 from lilliput.verbs.check import check_goals
 
@@ -134,6 +135,23 @@ def test_pictures_that_do_not_fit_are_refused_with_their_shape() -> None:
     network = Network(module.eval(), (TensorSpec(name="x", shape=(None, 3, 4, 4)),))
     with pytest.raises(Refused, match=r"of shape \(16, 3, 8, 8\): mat1 and mat2 .*\n.*set `size`"):
         check_network_inputs(network, DATA, TASK)
+
+
+def test_outputs_that_are_not_the_tasks_are_told() -> None:
+    upscaling, pairs = task_of("super_resolution"), tiny_data("super_resolution")
+    with pytest.raises(LilliputError, match=r"gives \(\d+, 4\)\n.*an upscaling network"):
+        check_network_inputs(tiny_network(), pairs, upscaling)
+    upscaler, threefold = tiny_network("super_resolution"), SuperResolution(scale=3)
+    with pytest.raises(LilliputError, match=r"scale 3 .*\n.*set the task's `scale`"):
+        check_network_inputs(
+            upscaler,
+            threefold.prepare(pairs.map_splits(lambda s: Split(list(s.targets)))),
+            threefold,
+        )
+    assert check_network_inputs(upscaler, pairs, upscaling) == ()
+    more = DATA.map_splits(lambda s: Split(s.inputs, np.asarray(s.targets) + 3))
+    with pytest.raises(LilliputError, match="gives scores of 4 classes"):
+        check_network_inputs(tiny_network(), more, TASK)
 
 
 def test_the_network_is_left_as_it_was() -> None:

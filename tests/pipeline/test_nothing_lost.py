@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from lilliput import opening, pipeline
+from lilliput import pipeline
 from lilliput.artifact import TensorSpec
 from lilliput.candidate import Candidate
 from lilliput.context import Context, SilentProgress
@@ -63,12 +63,6 @@ QUANTIZE = """\
 """
 
 CHAIN = "original-prune_channels-distill"
-
-
-@pytest.fixture(autouse=True)
-def very_short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "timing_seconds", lambda _: 0.3)
-    monkeypatch.setattr(pipeline, "LAST_SECONDS", 0.3)
 
 
 def recipe(home: Path, more: str = "", runtime: str = "onnxruntime") -> Recipe:

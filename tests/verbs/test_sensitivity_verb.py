@@ -86,7 +86,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("net")
     network = tiny_network()
     save_network(network, place / "net.safetensors")
-    metadata = ArtifactMetadata(task={"name": "classification"})
+    metadata = ArtifactMetadata(
+        preprocessing=network.preprocessing, task={"name": "classification"}
+    )
     export_network(network, place / "net.onnx", metadata=metadata)
     return place
 

@@ -8,7 +8,6 @@ section 3.1.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any, Literal
 

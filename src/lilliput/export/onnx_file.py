@@ -56,7 +56,8 @@ def export_network(
     Args:
         network: What to export; it is copied, never changed.
         path: Where to; it ends in ".onnx".
-        metadata: Travels inside; inputs, preprocessing and version are filled in.
+        metadata: Travels inside, inputs and version filled in; left out, the network's own
+            preprocessing with them.
         opset: Insist on this one.
         probe: One batch of real network inputs, compared besides the random ones.
         task: Says how alike the outputs are in its own measure.
@@ -216,12 +217,14 @@ def copied_module(network: Network) -> nn.Module:
 
 
 def completed_metadata(metadata: ArtifactMetadata | None, network: Network) -> ArtifactMetadata:
-    """The metadata with inputs, preprocessing and version filled in where it leaves them open."""
-    given = metadata or ArtifactMetadata()
+    """The metadata with inputs and version filled in where it leaves them open.
+
+    Whether the network's preprocessing is of any use, its examples decide: who gives metadata says.
+    """
+    given = metadata or ArtifactMetadata(preprocessing=network.preprocessing)
     return given.model_copy(
         update={
             "inputs": given.inputs or network.inputs,
-            "preprocessing": given.preprocessing or network.preprocessing,
             "version": given.version or _version(),
         }
     )

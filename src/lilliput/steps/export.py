@@ -48,6 +48,7 @@ class Export(Step):
         """The candidate as `<id>.onnx` in the run's folder; what was found out is journalled."""
         network = candidate.the_network()
         metadata = ArtifactMetadata(
+            preprocessing=network.preprocessing if context.data.layout == "image" else None,
             task=context.task.settings(),
             recipe=[dict(settings) for settings in candidate.history],
             isa=context.target.isa,

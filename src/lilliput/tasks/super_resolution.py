@@ -213,7 +213,18 @@ class SuperResolution(Noun):
         return self.pictures(outputs)
 
     def scores(self, outputs: Array, targets: Array) -> NDArray[np.float64]:
-        """PSNR in dB of each picture, (N,)."""
+        """PSNR in dB of each picture, (N,).
+
+        Raises:
+            LilliputError: The outputs are no pictures of the targets' size.
+        """
+        sizes = np.shape(targets)[1:3]
+        if outputs.ndim != 4 or outputs.shape[2:] != sizes:
+            raise LilliputError(
+                f"super_resolution with scale {self.scale} needs pictures of shape (N, C, "
+                f"{', '.join(map(str, sizes))}) here, and the network gives {outputs.shape}",
+                hint="give an upscaling network, and set the task's `scale` to its own",
+            )
         pairs = zip(self.pictures(outputs), targets, strict=True)
         return np.array([psnr_y(ours, true, shave=self.border) for ours, true in pairs])
 

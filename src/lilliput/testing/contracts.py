@@ -214,9 +214,7 @@ class RuntimeContract:
         assert session.load_seconds >= 0
         assert session.conditions
 
-    def test_profile_is_sorted_or_empty(
-        self, runtime: Runtime, file: tuple[Path, Network]
-    ) -> None:
+    def test_profile_is_sorted_or_empty(self, runtime: Runtime, file: tuple[Path, Network]) -> None:
         path, network = file
         feeds = [x.numpy() for x in network.example(1)]
         times: list[NodeTime] = runtime.profile(path, self.target_for(runtime), feeds)
