@@ -331,13 +331,13 @@ def test_where_a_load_lies_decides_nothing(
 ) -> None:
     """Two loads of one file 2 % apart, and no noise else: one load would be surely wrong."""
     verdicts = []
-    for seed in range(10):
+    for seed in range(6):
         runtime, files = elsewhere(ratio, apart=0.02)
         found = compare_files(
             files, "small", clock=runtime.clock, other_load=lambda: 0.0, seed=seed
         )
         verdicts.append(found["large"].verdict)
-    assert verdicts.count(says) >= 9
+    assert verdicts.count(says) >= 5
 
 
 def test_what_takes_long_to_load_is_loaded_once_beside_a_second_copy(
