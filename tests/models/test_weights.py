@@ -195,3 +195,15 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
         read_weights(tmp_path / "w.h5")
     with pytest.raises(LilliputError, match="no weights at"):
         read_weights(tmp_path / "none.pt")
+
+
+def test_layers_that_wait_for_their_input_take_the_shapes_of_the_file() -> None:
+    lazy = nn.Sequential(
+        OrderedDict(conv1=nn.LazyConv2d(4, 3), bn1=nn.LazyBatchNorm2d(), fc=nn.LazyLinear(2))
+    )
+    assert load_weights(lazy, net().state_dict(), "net") == ()
+    assert same(lazy, net())
+    with pytest.raises(Mistakes, match=r"'fc\.bias' is missing"):
+        load_weights(
+            nn.Sequential(OrderedDict(fc=nn.LazyLinear(2))), {"fc.weight": torch.ones(2, 4)}, "net"
+        )

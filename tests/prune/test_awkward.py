@@ -201,6 +201,18 @@ class Blurred(nn.Module):
         return self.head(blurred.reshape(batch, channels, height, width))  # type: ignore[no-any-return]
 
 
+class Scaled(nn.Module):
+    """Channels divided by scales of their own, which no mask may set to zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), head(8)
+        self.register_buffer("scales", torch.linspace(0.5, 2, 8)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x) / self.get_buffer("scales"))  # type: ignore[no-any-return]
+
+
 class Heads(nn.Module):
     """Heads among the examples of attention."""
 
@@ -216,9 +228,11 @@ class Heads(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "shape"), [(Blurred, (3, 8, 8)), (Heads, (5, 12))], ids=["blur", "heads"]
+    ("module", "shape"),
+    [(Blurred, (3, 8, 8)), (Heads, (5, 12)), (Scaled, (3, 8, 8))],
+    ids=["blur", "heads", "divided"],
 )
-def test_work_on_channels_among_the_examples_goes_with_them(module, shape) -> None:
+def test_what_works_on_channels_goes_with_them(module, shape) -> None:
     given = network(module(), *shape)
     analysis = analyse(given)
     classes = [group.classes[0] for group in analysis.prunable]

@@ -164,5 +164,5 @@ def _size(size: int | None) -> str:
 
 
 def _some(layers: tuple[str, ...]) -> str:
-    shown = ", ".join(layers[:6])
+    shown = ", ".join(layer or "the network itself" for layer in layers[:6])
     return shown if len(layers) <= 6 else f"{shown} and {len(layers) - 6} more"

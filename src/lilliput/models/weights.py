@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lilliput.errors import LilliputError, Mistakes, Refused, nearest
 
@@ -182,7 +183,7 @@ def _mismatches(state: State, own: Mapping[str, Tensor]) -> Iterator[LilliputErr
     known = set(state)
     for name, tensor in own.items():
         if name in state:
-            if state[name].shape != tensor.shape:
+            if not is_lazy(tensor) and state[name].shape != tensor.shape:
                 theirs, ours = tuple(state[name].shape), tuple(tensor.shape)
                 yield LilliputError(f"{name!r} has shape {theirs} in the file, {ours} in the model")
         elif not _may_lack(name, own, known):

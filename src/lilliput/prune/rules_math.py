@@ -128,6 +128,16 @@ for _name in (
     RULES[_name] = pointwise
 
 
+@channel_rule("div", "div_")
+def quotient(call: Call) -> list[Labels]:
+    """Element by element; a mask leaves what is divided by as it is, for 0 / 0 is no number."""
+    divisor = call.args[1]
+    known = call.name_of(divisor) if isinstance(divisor, Tensor) else None
+    if known is not None:
+        call.ledger.kept_by_mask.add(known)
+    return pointwise(call)
+
+
 @channel_rule(
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
     "cudnn_batch_norm", "batch_norm", "_batch_norm_with_update", "_batch_norm_no_update",
