@@ -109,3 +109,16 @@ def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
             module = module.module
             continue
         return module, tuple(removed)
+
+
+def unwrap_within(module: nn.Module) -> tuple[str, ...]:
+    """Take the same wrappers off the modules inside, in place; what came off, and where."""
+    removed: list[str] = []
+    for path, part in list(module.named_modules()):
+        for name, child in list(part.named_children()):
+            bare, wrappers = unwrap(child)
+            if wrappers:
+                setattr(part, name, bare)
+                place = f"{path}.{name}".removeprefix(".")
+                removed += (f"{wrapper} of {place!r}" for wrapper in wrappers)
+    return tuple(removed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from lilliput.export.onnx_file import export_network
 from lilliput.models.source import load_model, load_network, network_of
 from lilliput.network import Network
 from lilliput.preprocessing import IDENTITY, Preprocessing
+from lilliput.prune import analyse
 
 CODE = """
 import torch
@@ -136,6 +137,23 @@ def test_wrappers_come_off_and_change_nothing(
     assert torch.equal(out(plain), out(unwrapped))
     first = export_network(plain, tmp_path / "a.onnx")
     assert export_network(unwrapped, tmp_path / "b.onnx").sha256 == first.sha256
+
+
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, torch.compile])
+def test_wrappers_inside_come_off_a_copy(
+    wrapper: Callable[[nn.Module], nn.Module], pictures: Dataset, tmp_path: Path
+) -> None:
+    """AlexNet's training script wraps the features alone: users-ask 17."""
+    plain, partly = build(), build()
+    partly[0] = wrapper(partly[0])
+    save_file(partly.state_dict(), tmp_path / "net.safetensors")
+    given = type(partly[0])
+    network = network_of(partly, weights=tmp_path / "net.safetensors", data=pictures)
+    assert type(partly[0]) is given
+    assert type(network.module[0]) is nn.Conv2d
+    assert "of '0' was taken off" in network.notes[0]
+    assert torch.equal(out(network), out(network_of(plain, data=pictures)))
+    assert analyse(network).prunable
 
 
 def test_a_model_that_cannot_be_copied(pictures: Dataset) -> None:

@@ -18,7 +18,7 @@ from lilliput.models.inputs import channels_of, inputs_from_data, prove_inputs
 from lilliput.models.program import open_program
 from lilliput.models.store import is_saved, load_saved
 from lilliput.models.weights import load_weights, read_weights
-from lilliput.network import Network, unwrap
+from lilliput.network import Network, unwrap, unwrap_within
 from lilliput.preprocessing import IDENTITY, Preprocessing
 from lilliput.runtimes.reference import completed
 
@@ -111,13 +111,13 @@ def network_of(
 ) -> Network:
     """A network around a copy of a module that is at hand; arguments as for `load_network`.
 
-    DataParallel, DistributedDataParallel and `torch.compile` wrappers come off, and are named in
-    `notes`. The module itself is never changed.
+    DataParallel, DistributedDataParallel and `torch.compile` wrappers come off, inside too, and are
+    named in `notes`. The module itself is never changed.
     """
     weights = None if weights is None else Path(weights)
     bare, wrappers = unwrap(module)
-    notes = tuple(f"{wrapper} was taken off" for wrapper in wrappers)
     own = _copied(bare).to("cpu").eval()
+    notes = tuple(f"{wrapper} was taken off" for wrapper in (*wrappers, *unwrap_within(own)))
     edits: tuple[Any, ...] = ()
     held: Mapping[str, str] = {}
     if weights is not None and is_saved(weights):

@@ -19,7 +19,7 @@ from lilliput.artifact import TensorSpec
 from lilliput.atomic import write_atomically
 from lilliput.errors import LilliputError, Refused
 from lilliput.models.weights import load_weights, read_weights
-from lilliput.network import Network, unwrap
+from lilliput.network import Network, unwrap, unwrap_within
 from lilliput.noun import Noun
 from lilliput.preprocessing import Preprocessing
 from lilliput.prune.edits import replay
@@ -102,7 +102,9 @@ def load(file: Path | str, model_fn: Callable[[], nn.Module] | nn.Module) -> Net
     >>> network = lilliput.load("best.safetensors", build)  # doctest: +SKIP
     """
     built = model_fn if isinstance(model_fn, nn.Module) else model_fn()
-    return load_saved(file, unwrap(built)[0])
+    bare, _ = unwrap(built)
+    unwrap_within(bare)
+    return load_saved(file, bare)
 
 
 def is_saved(path: Path | str) -> bool:
