@@ -35,9 +35,6 @@ from lilliput.unseen import standard_errors_apart
 LOOKED_AT = 64
 """Examples whose statistics are compared."""
 
-SCORED_EARLY = 8
-"""Examples that show whether the outputs are the task's."""
-
 AT_ONCE = 16
 """Examples of a forward pass, which stops at the first batch norm."""
 
@@ -46,6 +43,12 @@ MOST_SCORED, LEAST_SCORED = 500, 50
 
 MACS_TO_SPEND = 4e11
 """For seeking it, so that a large network does not take minutes: about 20 s on one core."""
+
+MACS_TO_GUESS, FEWEST_GUESSED = 4e10, 8
+"""For finding out whether the network knows anything of the examples: 2 s on one core."""
+
+SHUFFLES = 5
+"""Orders of the truths that chance is told from."""
 
 SCORED = 2
 """Of the usual preprocessings, those nearest to what the batch norm remembers are scored."""
@@ -103,14 +106,13 @@ def check_network_inputs(network: Network, data: Dataset, task: Task) -> tuple[L
         )
     ]
     if batches[0][0].dtype.kind != "f":
-        _check_outputs(network, data, task)
-        return ()
+        return _guesses(network, data, task)
     inputs = _as_one([given[0] for given in batches])
     found = check_inputs(inputs, channels=_channels(network))
     if found:
         return found
     reached = reach_batchnorm(network, batches)
-    _check_outputs(network, data, task)
+    guesses = _guesses(network, data, task)
     found = check_inputs(
         inputs,
         actual_mean=reached.mean,
@@ -118,15 +120,40 @@ def check_network_inputs(network: Network, data: Dataset, task: Task) -> tuple[L
         running_mean=reached.running_mean,
         running_var=reached.running_var,
     )
-    return tuple(_with_way_out(error, network, data, task) for error in found)
+    return tuple(_with_way_out(error, network, data, task) for error in found) or guesses
 
 
-def _check_outputs(network: Network, data: Dataset, task: Task) -> None:
-    """Score a few examples: a classifier is no upscaler, and ten classes are not twenty."""
-    few = _examples(data).sample(SCORED_EARLY)
+def _guesses(network: Network, data: Dataset, task: Task) -> tuple[LilliputError, ...]:
+    """Told where the truths of other examples suit the network's answers as well as their own.
+
+    Raises:
+        LilliputError: The outputs are not what the task scores.
+    """
+    few = _examples(data).sample(_worth(network, MACS_TO_GUESS, FEWEST_GUESSED))
+    if few.targets is None:
+        return ()
+    given, scores = [], []
     for batch in task.batches(few, network.preprocessing, _size(network), layout=data.layout):
-        if batch.targets is not None:
-            task.scores(_outputs(network, batch.inputs)[: len(batch.targets)], batch.targets)
+        given.append(_outputs(network, batch.inputs)[: len(batch.inputs[0])])
+        scores.append(task.scores(given[-1], np.asarray(batch.targets)))
+    if not few.uniform:
+        return ()
+    outputs, own = np.concatenate(given), np.concatenate(scores)
+    rng, truths = np.random.default_rng(0), np.asarray(few.targets)
+    orders = [rng.permutation(len(few)) for _ in range(SHUFFLES)]
+    others = np.concatenate([task.scores(outputs, truths[order]) for order in orders])
+    sign = 1.0 if task.metric.higher_is_better else -1.0
+    ahead = standard_errors_apart(sign * own, sign * others)
+    if ahead > (CLEARLY if len(few) >= LEAST_SCORED else 0.0):
+        return ()
+    unit = task.metric.unit
+    return (
+        LilliputError(
+            f"the network scores {own.mean():.1f} {unit} on {len(few)} examples, no better than "
+            f"with the truths of other examples ({others.mean():.1f} {unit})",
+            hint="do its weights, the order of its classes and the preprocessing belong to them?",
+        ),
+    )
 
 
 def warnings_of(found: tuple[LilliputError, ...]) -> tuple[str, ...]:
@@ -233,7 +260,10 @@ def _with_way_out(
     if split.targets is None:
         return error
     return LilliputError(
-        error.thing, hint=_scored_hint(network, split.sample(_worth(network)), task)
+        error.thing,
+        hint=_scored_hint(
+            network, split.sample(_worth(network, MACS_TO_SPEND / (SCORED + 1), LEAST_SCORED)), task
+        ),
     )
 
 
@@ -306,10 +336,10 @@ def _examples(data: Dataset) -> Split:
     return data.validation
 
 
-def _worth(network: Network) -> int:
-    """How many examples may be scored with each preprocessing."""
-    affordable = MACS_TO_SPEND / (max(network_macs(network), 1) * (SCORED + 1))
-    return round(min(max(affordable, LEAST_SCORED), MOST_SCORED))
+def _worth(network: Network, macs: float, least: int) -> int:
+    """How many examples may be scored with so many multiply-adds."""
+    affordable = macs / max(network_macs(network), 1)
+    return round(min(max(affordable, least), MOST_SCORED))
 
 
 def _fixed_batch(network: Network) -> int | None:

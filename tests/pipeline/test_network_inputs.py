@@ -36,6 +36,7 @@ from lilliput.verbs.check import check_goals
 TASK = task_of("classification")
 USUAL = usual_preprocessings()
 DATA = tiny_data()
+UNLABELLED = DATA.map_splits(lambda split: Split(split.inputs))
 
 RECIPE = """
 model: {{factory: "{home}/net.py:build", weights: "{home}/net.safetensors"}}
@@ -84,7 +85,7 @@ def knowing(how: Preprocessing) -> Network:
 
 @pytest.mark.parametrize("name", list(USUAL))
 def test_the_preprocessing_of_training_is_silent(name: str) -> None:
-    assert check_network_inputs(trained_on(USUAL[name]), DATA, TASK) == ()
+    assert check_network_inputs(trained_on(USUAL[name]), UNLABELLED, TASK) == ()
 
 
 def test_a_better_preprocessing_is_named_with_what_it_scores() -> None:
@@ -154,6 +155,21 @@ def test_outputs_that_are_not_the_tasks_are_told() -> None:
         check_network_inputs(tiny_network(), more, TASK)
 
 
+def test_classes_in_another_order_are_told() -> None:
+    network = knowing(USUAL["ImageNet mean and std"])
+    assert check_network_inputs(network, DATA, TASK) == ()
+    other = DATA.map_splits(lambda s: Split(s.inputs, (np.asarray(s.targets) + 1) % 4))
+    (found,) = check_network_inputs(network, other, TASK)
+    assert re.match(r"the network scores \d+\.\d % on 48 examples, no better", found.thing)
+    assert "the order of its classes" in str(found)
+    few = replace(other, validation=other.validation.head(10))
+    assert check_network_inputs(network, few, TASK), "worse than chance on few examples, too"
+    assert (
+        check_network_inputs(network, replace(DATA, validation=DATA.validation.head(10)), TASK)
+        == ()
+    )
+
+
 def test_the_network_is_left_as_it_was() -> None:
     network = knowing(USUAL["raw 0..255"])
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
@@ -180,7 +196,7 @@ def test_a_fixed_batch_is_kept_to(shape: tuple[int, ...]) -> None:
 
 def test_a_network_that_remembers_nothing_is_not_judged() -> None:
     fresh = Network(Knowing().eval(), tiny_network().inputs, "fresh", USUAL["raw 0..255"])
-    assert check_network_inputs(fresh, DATA, TASK) == ()
+    assert check_network_inputs(fresh, UNLABELLED, TASK) == ()
     assert check_network_inputs(fresh, Dataset("empty"), TASK) == ()
     upscaler = tiny_network("super_resolution")
     pictures = tiny_data("super_resolution")
@@ -191,9 +207,9 @@ def test_a_network_that_remembers_nothing_is_not_judged() -> None:
 
 
 def test_a_large_network_is_scored_on_fewer_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    for macs, examples in ((1e6, 500), (1e9, 133), (1e12, 50)):
+    for macs, examples in ((1e6, 500), (1e9, 400), (1e12, 50)):
         monkeypatch.setattr(input_check, "network_macs", lambda _, macs=macs: macs)
-        assert input_check._worth(tiny_network()) == examples
+        assert input_check._worth(tiny_network(), 4e11, 50) == examples
 
 
 @pytest.mark.parametrize(
@@ -234,7 +250,8 @@ def test_plan_and_run_pass_the_warning_on(home: Path) -> None:
     assert f"warning: {plan.warnings[0]}" in said
     mean, std = list(right.mean), list(right.std)
     told = RECIPE.format(home=home, how=f"{{mean: {mean}, std: {std}}}")
-    assert check_goals(Recipe.parse(told)).warnings == ()
+    (untrained,) = check_goals(Recipe.parse(told)).warnings
+    assert "no better than with the truths of other examples" in untrained
 
 
 @pytest.mark.data
