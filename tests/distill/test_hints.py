@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from lilliput.candidate import Candidate
-from lilliput.distill.losses import Hints, Observed
+from lilliput.distill.losses import Hints, Observed, Taps
 from lilliput.errors import LilliputError, Refused
 from lilliput.network import Network
 from lilliput.steps.distill import Distill
+from lilliput.steps.distill_adversarial import DistillAdversarial
 from lilliput.testing import tiny_context, tiny_network
 
 
@@ -69,3 +70,54 @@ def test_a_wrong_name_is_told_with_its_network_and_the_nearest_one(tmp_path: Pat
 def test_features_of_other_sizes_are_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="differ in more than channels: 5×8×8 and 4"):
         terms(tmp_path, {"0": "classify"})
+
+
+class Normed(nn.Module):
+    """A norm before an operation that may work in place."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.bn = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.relu, self.head = nn.ReLU(inplace=inplace), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.relu(self.bn(self.conv(x))).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_features_are_those_before_what_works_in_place() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    found = []
+    for inplace in (False, True):
+        module = Normed(inplace).eval()
+        with Taps(module, ("bn", "relu.input")) as taps:
+            module(x)
+        found.append(taps.features)
+    assert (found[0]["bn"] < 0).any()
+    for tap in ("bn", "relu.input"):
+        assert torch.equal(found[0][tap], found[1][tap])
+
+
+def test_the_first_of_several_outputs_is_a_feature() -> None:
+    module = nn.Sequential(nn.LSTM(3, 5, batch_first=True))
+    with Taps(module, ("0",)) as taps:
+        module(torch.randn(2, 7, 3))
+    assert taps.features["0"].shape == (2, 7, 5)
+
+
+TEACHER = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+"""
+
+
+@pytest.mark.parametrize("step", [Distill, DistillAdversarial])
+def test_a_teacher_of_other_classes_is_refused_before_training(
+    step: type[Distill] | type[DistillAdversarial], tmp_path: Path
+) -> None:
+    (tmp_path / "teach.py").write_text(TEACHER)
+    context = tiny_context(tmp_path)
+    with pytest.raises(LilliputError, match=r"gives \(2, 10\) where the network gives \(2, 4\)"):
+        step(teacher=f"{tmp_path}/teach.py:build").requires(context.original, context)

@@ -557,3 +557,21 @@ def test_with_a_centre_for_each_kernel_nothing_is_left(monkeypatch):
     assert len(form.centres) == 9
     assert len(form.ids.unique()) == form.ids.numel() == 8
     assert not form.residuals.any()
+
+
+@pytest.mark.parametrize("values", [1 / 9, 0.1], ids=["blur", "tenths"])
+def test_a_layer_of_one_value_keeps_it(values):
+    blur = nn.Conv2d(3, 3, 3, padding=1, groups=3, bias=False)
+    nn.init.constant_(blur.weight, values)
+    given = Network(nn.Sequential(blur, nn.Conv2d(3, 8, 3)).eval(), SPEC)
+    kept = packed(given, centres=0, threshold=0, step=0.05).module[0].weight
+    torch.testing.assert_close(kept, blur.weight, atol=0.03 * values, rtol=0)
+
+
+def test_what_no_step_holds_is_to_be_left_as_it_is(tmp_path):
+    nearly = nn.Conv2d(3, 8, 3)
+    with torch.no_grad():
+        nearly.weight.mul_(1e-3).add_(1)
+    given = Network(nn.Sequential(nearly).eval(), SPEC)
+    with pytest.raises(Refused, match=r"'0'.*\n.*leave it as it is: `exclude: \[0\]`"):
+        packed(given, centres=0)

@@ -20,7 +20,7 @@ from lilliput.steps.finetune import Finetune
 from lilliput.steps.prune_weights import PruneWeights
 from lilliput.steps.quantize_weights import QuantizeWeights
 from lilliput.steps.share_weights import ShareWeights, biases_of, share_together
-from lilliput.testing.tiny import tiny_context, tiny_network
+from lilliput.testing.tiny import TinyResidual, tiny_context, tiny_network
 
 EPOCH: dict[str, Any] = {"epochs": 1, "batch_size": 32, "bn_images": 0}
 
@@ -248,3 +248,41 @@ def test_layers_that_are_not_there_are_refused(step: Any, context: Context) -> N
     with pytest.raises(Refused, match="no weight matches 'stam'") as refused:
         step.requires(context.original, context)
     assert "stem" in str(refused.value)
+
+
+@pytest.mark.parametrize("per", ["tensor", "channel"])
+def test_eight_bits_learn_as_full_precision_does(per: str, context: Context) -> None:
+    """The gradients of steps are large where steps are small, and slow no weight down."""
+    network = replace(tiny_network(), module=TinyResidual(16).eval())
+    plain = Finetune(epochs=6, batch_size=16, learning_rate=0.02)
+    fine = QuantizeWeights(
+        bits=8, per=per, epochs=6, batch_size=16, imitation=0, learning_rate=0.02
+    )
+    last = {}
+    for step in (plain, fine):
+        heard = Losses()
+        step.apply(Candidate("net", network=network), replace(context, journal=heard))
+        last[step.name] = heard.losses[-1]
+    assert last["quantize_weights"] < 1.2 * last["finetune"] + 0.05
+
+
+class Losses(SilentJournal):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def note(self, event: str, /, **facts: Any) -> None:
+        if event == "epoch":
+            self.losses.append(facts["loss"])
+
+
+@pytest.mark.parametrize("first", [ShareWeights(values=4), QuantizeWeights(bits=3)])
+def test_pruning_keeps_the_form_that_weights_have(first: Any, context: Context) -> None:
+    name = "block1.conv1.weight"
+
+    def values(network: Network) -> int:
+        return len(dict(network.module.named_parameters())[name].unique())
+
+    network = context.original.the_network()
+    for step in (first, PruneWeights(density=0.7), Finetune(epochs=1)):
+        network = step.apply(Candidate("net", network=network), context).the_network()
+        assert values(network) <= 8, step.name

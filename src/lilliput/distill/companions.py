@@ -6,7 +6,7 @@ interrupted goes on with it as it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,10 @@ class Companion:
 
     def epoch_over(self) -> None:
         """The last step of an epoch is done; `state` and `facts` are asked for after this."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What `begin` put beside the student's weights, to learn with them."""
+        return ()
 
     def end(self) -> None:
         """The student is finished: what `begin` put in is taken out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,9 @@ class LearnedSteps(Companion):
 
     def stepped(self, share: float) -> None:  # noqa: ARG002
         self._round()
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        return self.shares.values()
 
     def end(self) -> None:
         """The grids become those that were learnt."""

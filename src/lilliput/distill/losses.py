@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lilliput.errors import LilliputError, nearest
+from lilliput.network import flat_outputs
 from lilliput.tasks.base import Task
 
 INPUT = ".input"
@@ -162,14 +163,15 @@ class Taps:
 
     def _keep_input(self, path: str):  # type: ignore[no-untyped-def]  # torch's own hook signature
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.features[path] = inputs[0].float()
+            self.features[path] = inputs[0].float().clone()
 
         return hook
 
     def _keep(self, path: str):  # type: ignore[no-untyped-def]  # torch's own hook signature
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             # A training in bfloat16 hands out features in it; losses are sums, and want all digits.
-            self.features[path] = output.float()
+            # What follows may work in place.
+            self.features[path] = flat_outputs(output)[0].float().clone()
 
         return hook
 

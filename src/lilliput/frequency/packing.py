@@ -24,6 +24,13 @@ FEW_KERNELS = 4
 """A centre must stand for this many kernels on average, or there are fewer centres."""
 
 
+LARGEST_STEP = 4.0
+"""Of the quantizer, in standard deviations of a layer."""
+
+SAME = 1e-6
+"""A standard deviation below this share of the largest value is rounding."""
+
+
 @dataclass(frozen=True)
 class Kernels:
     """A layer's weight seen as O × I kernels of h × w: `values` has that shape."""
@@ -145,7 +152,7 @@ def packed_forms(
     made: dict[str, PackedForm] = {}
     for group in _groups(layers, settings):
         bases = [basis_of(layer.kind, layer.values) for layer in group]
-        units = [settings.step * float(layer.values.std()) or 1.0 for layer in group]
+        units = [settings.step * _spread(layer.values) or 1.0 for layer in group]
         steps = [
             forward(layer.values, basis) / unit
             for layer, basis, unit in zip(group, bases, units, strict=True)
@@ -172,6 +179,12 @@ def packed_forms(
     return made
 
 
+def _spread(values: NDArray[np.float64]) -> float:
+    """Standard deviation; of values that are all the same, their size."""
+    spread, size = float(values.std()), float(np.abs(values).max(initial=0.0))
+    return spread if spread > SAME * size else size
+
+
 def _refuse_clipping(
     group: Sequence[Kernels], steps: Sequence[NDArray[np.float64]], step: float
 ) -> None:
@@ -179,11 +192,14 @@ def _refuse_clipping(
     for layer, coefficients in zip(group, steps, strict=True):
         largest = float(np.abs(coefficients).max(initial=0.0))
         if largest > LARGEST + 0.5:
+            enough = 1.01 * step * largest / LARGEST
             raise Refused(
                 f"a step of {step:g} standard deviations is too small for the layer "
                 f"{layer.path!r}: its largest coefficient is {largest:.0f} steps, and "
                 f"{LARGEST} are the most that a file holds",
-                hint=f"`step: {1.01 * step * largest / LARGEST:.2g}` or larger",
+                hint=f"`step: {enough:.2g}` or larger"
+                if enough <= LARGEST_STEP
+                else f"leave it as it is: `exclude: [{layer.path}]`",
             )
 
 

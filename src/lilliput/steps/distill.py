@@ -60,7 +60,7 @@ class Distill(Step):
 
     def requires(self, candidate: Candidate, context: Context) -> None:
         self.check_kind(candidate)
-        require_teacher(self.name, self.teacher, context)
+        require_teacher(self.name, self.teacher, self.teacher_weights, context)
         context.data.split("train")
 
     @property

@@ -90,7 +90,7 @@ class DistillAdversarial(Step):
 
     def requires(self, candidate: Candidate, context: Context) -> None:
         self.check_kind(candidate)
-        require_teacher(self.name, self.teacher, context)
+        require_teacher(self.name, self.teacher, self.teacher_weights, context)
         labelled = context.data.split("train").targets is not None
         if self.condition != "none" and (context.task.name != "classification"):
             raise Refused(

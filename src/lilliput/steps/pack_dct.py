@@ -20,6 +20,7 @@ from lilliput.errors import Refused
 from lilliput.frequency.bases import Kind as Basis
 from lilliput.frequency.form import forms
 from lilliput.frequency.packing import (
+    LARGEST_STEP,
     Kernels,
     Settings,
     attach,
@@ -65,7 +66,10 @@ class PackDct(Step):
         {}, description="other thresholds: glob of layers to standard deviations"
     )
     step: float = Field(
-        0.25, gt=0, le=4, description="of the quantizer, in standard deviations of the layer"
+        0.25,
+        gt=0,
+        le=LARGEST_STEP,
+        description="of the quantizer, in standard deviations of the layer",
     )
     shrinkage: Literal["soft", "hard"] = Field(
         "hard", description="soft takes the threshold off what is left too, as the paper does"

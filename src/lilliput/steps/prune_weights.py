@@ -156,7 +156,10 @@ class PruneWeights(Step):
             )
         else:
             network = masked(network, choose(_values(network, names), 1.0))
-        network = replace(network, held={**network.held, **dict.fromkeys(names, "zeros")})
+        # Shared values and grids keep their zeros, too; a training of ours has given them up.
+        zeros, before = dict.fromkeys(names, "zeros"), network.held
+        held = {**before, **zeros} if self.epochs else {**zeros, **before}
+        network = replace(network, held=held)
         params = network.params
         if self.remove_dead:
             network = without_dead(network)

@@ -28,13 +28,20 @@ TeacherFile = Annotated[str | None, Field(description="another teacher, as file.
 TeacherWeights = Annotated[Path | None, Field(description="weights file of that teacher")]
 
 
-def require_teacher(step: str, teacher: str | None, context: Context) -> None:
-    """Raise `Refused` where there is no network to learn from."""
+def require_teacher(step: str, teacher: str | None, weights: Path | None, context: Context) -> None:
+    """Open the teacher that the settings name.
+
+    Raises:
+        Refused: There is no network to learn from.
+        LilliputError: The one that is named cannot be opened, or answers in another form.
+    """
     if teacher is None and context.teacher is None:
         raise Refused(
             f"{step} has no teacher: the original is a file, not a torch network",
             hint="name one: `teacher: file.py:function` with `teacher_weights`",
         )
+    if teacher is not None:
+        the_teacher(teacher, weights, context)
 
 
 def the_teacher(teacher: str | None, weights: Path | None, context: Context) -> Network:
@@ -42,6 +49,9 @@ def the_teacher(teacher: str | None, weights: Path | None, context: Context) -> 
     if teacher is None:
         return context.the_teacher()
     from lilliput.models.source import load_network
+    from lilliput.teacher import load_teacher
 
-    inputs = context.original.network.inputs if context.original.network is not None else None
-    return load_network(teacher, weights=weights, inputs=inputs, data=context.data)
+    original, path = context.original.network, None if weights is None else str(weights)
+    if original is None:
+        return load_network(teacher, weights=path, data=context.data)
+    return load_teacher(teacher, path, original, context.task, context.data)
