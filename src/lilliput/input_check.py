@@ -206,7 +206,7 @@ def _first_norm(network: Network, given: tuple[Array, ...]) -> tuple[_BatchNorm,
 
 def _outputs(network: Network, given: tuple[Array, ...]) -> Array:
     """The first output on these examples; a fixed batch is filled up with the same ones again."""
-    fixed = _fixed_batch(network)
+    fixed = network.fixed_batch
     if fixed is not None:
         given = tuple(np.resize(x, (fixed, *x.shape[1:])) for x in given)
     try:
@@ -342,14 +342,8 @@ def _worth(network: Network, macs: float, least: int) -> int:
     return round(min(max(affordable, least), MOST_SCORED))
 
 
-def _fixed_batch(network: Network) -> int | None:
-    """The only batch size that the network takes; None where it is free."""
-    shape = network.inputs[0].shape
-    return shape[0] if shape else None
-
-
 def _size(network: Network) -> int:
-    return _fixed_batch(network) or AT_ONCE
+    return network.fixed_batch or AT_ONCE
 
 
 def _channels(network: Network) -> int | None:

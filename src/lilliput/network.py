@@ -61,6 +61,12 @@ class Network:
         return tuple(made)
 
     @property
+    def fixed_batch(self) -> int | None:
+        """The only batch size that the network takes; None where it is free."""
+        shape = self.inputs[0].shape
+        return shape[0] if shape else None
+
+    @property
     def params(self) -> int:
         """Number of trainable numbers; a parameter used twice counts once."""
         return sum(p.numel() for p in self.module.parameters())

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lilliput.context import Context
 from lilliput.data.dataset import Dataset
+from lilliput.network import Network
 from lilliput.preprocessing import Preprocessing
 from lilliput.tasks.base import Task
 
@@ -45,7 +47,7 @@ class Examples:
     @property
     def size(self) -> int:
         """Examples of a batch: as asked for, or as many as there are."""
-        return max(min(self.batch_size, len(self.data.train)), 1)
+        return max(min(self.batch_size, self.task.epoch_steps(self.data.train, 1)), 1)
 
     def epoch(self, rng: np.random.Generator) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None]]:
         batches = self.task.training_batches(
@@ -62,3 +64,9 @@ class Examples:
 
     def steps(self) -> int:
         return max(self.task.epoch_steps(self.data.train, self.size), 1)
+
+
+def examples_for(network: Network, context: Context, batch_size: int) -> Examples:
+    """The context's training examples; a network of one batch size gets batches of that."""
+    size = network.fixed_batch or batch_size
+    return Examples(context.data, context.task, network.preprocessing, size)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.context import Context, Precision
-from lilliput.distill.sources import Examples, Source
+from lilliput.distill.sources import Source, examples_for
 from lilliput.network import Network, flat_outputs
 
 WORTH_IT = 0.8
@@ -78,8 +78,8 @@ def seconds_an_example(network: Network, context: Context) -> tuple[float, float
         Gear(context.train_threads, context.train_precision),
     )
     size = min(BATCH, len(context.data.train))
-    source = Examples(context.data, context.task, network.preprocessing, size)
-    free, spent = network.inputs[0].shape[0] is None, 0.0
+    source = examples_for(network, context, size)
+    free, spent = network.fixed_batch is None, 0.0
     each: list[float] = []
     epochs = (source.epoch(context.rng("pace", number)) for number in range(PASSES))
     for inputs, _ in islice(chain.from_iterable(epochs), PASSES):
@@ -104,7 +104,7 @@ def seconds_an_answer(network: Network, context: Context) -> tuple[float, float]
         LilliputError: There are no validation examples.
     """
     split = context.data.split("validation").head(FEW)
-    size = network.inputs[0].shape[0] or FEW
+    size = network.fixed_batch or FEW
     batch = next(
         iter(context.task.batches(split, network.preprocessing, size, layout=context.data.layout))
     )

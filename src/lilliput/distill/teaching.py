@@ -9,7 +9,7 @@ from lilliput.context import Context
 from lilliput.distill.companions import Companion
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import scored_terms
-from lilliput.distill.sources import Examples
+from lilliput.distill.sources import examples_for
 from lilliput.errors import Refused
 from lilliput.network import Network
 
@@ -48,7 +48,7 @@ def taught(
         Refused: There is nothing to learn from.
     """
     check_teachable(context)
-    source = Examples(context.data, context.task, network.preprocessing, lesson.batch_size)
+    source = examples_for(network, context, lesson.batch_size)
     teacher = context.teacher if lesson.imitation > 0 or not source.labelled else None
     terms = scored_terms(
         context.task,

@@ -112,7 +112,7 @@ def examples(
     batches = context.task.training_batches(
         split,
         network.preprocessing,
-        min(size, count, len(split)),
+        network.fixed_batch or min(size, count, context.task.epoch_steps(split, 1)),
         context.rng("prune", "examples"),
         layout=context.data.layout,
     )

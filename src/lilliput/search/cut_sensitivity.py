@@ -96,7 +96,7 @@ def _cuts(
 
 def _small(feeds: Feeds, network: Network) -> Iterator[tuple[tuple[Array, ...], None]]:
     """The batches in parts of few examples, where the network takes any number."""
-    fixed = network.inputs[0].shape[0] is not None
+    fixed = network.fixed_batch is not None
     for batch in feeds():
         count = len(batch[0])
         size = count if fixed else GRADIENT_BATCH[CRITERION]

@@ -20,7 +20,7 @@ from lilliput.codec.container import encode
 from lilliput.context import Context
 from lilliput.data.dataset import Split
 from lilliput.distill.loop import Schedule, train
-from lilliput.distill.sources import Examples
+from lilliput.distill.sources import examples_for
 from lilliput.meter.accuracy import metric_of
 from lilliput.models.session import scores_in_torch
 from lilliput.network import Network
@@ -133,9 +133,7 @@ class Workshop:
         network = self.narrowed(variant, verify=epochs is not None)
         if epochs == 0:
             return self._on_grids(network, variant)
-        source = Examples(
-            self.context.data, self.context.task, network.preprocessing, training.batch_size
-        )
+        source = examples_for(network, self.context, training.batch_size)
         brief = epochs is None
         trained = train(
             network,

@@ -18,7 +18,7 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.distill.loop import EpochFacts, Schedule, train
 from lilliput.distill.losses import Imitation, LossTerm, Truth
-from lilliput.distill.sources import Examples
+from lilliput.distill.sources import Source, examples_for
 from lilliput.distill.speed import best_gear, torch_threads
 from lilliput.errors import LilliputError
 from lilliput.measurement import Measurement
@@ -79,7 +79,7 @@ def with_best_gear(network: Network, batch_size: int, context: Context) -> Conte
     """
 
     def work() -> dict[str, Any]:
-        source = Examples(context.data, context.task, network.preprocessing, batch_size)
+        source = examples_for(network, context, batch_size)
         return best_gear(network, source, context)._asdict()
 
     gear = context.journal.once("gear", work)
@@ -272,7 +272,7 @@ def _screened(one: Considered, training: Training, context: Context) -> Screened
 class Short:
     """The first batches of an epoch, as an epoch of its own."""
 
-    source: Examples
+    source: Source
     count: int
 
     @property
@@ -293,7 +293,7 @@ def _short_training(one: Considered, training: Training, context: Context) -> tu
     # One epoch has nothing to go on from, and a pace that was read from a checkpoint is none.
     context = replace(context, checkpoints=None)
     network = _rebuilt(one, context)
-    source = Examples(context.data, context.task, network.preprocessing, training.batch_size)
+    source = examples_for(network, context, training.batch_size)
     short = Short(source, training.screen_steps)
     told: list[EpochFacts] = []
     trained = train(
@@ -325,7 +325,7 @@ def trained_in_full(
 
     def work() -> dict[str, Any]:
         network = _rebuilt(one, context)
-        source = Examples(context.data, context.task, network.preprocessing, training.batch_size)
+        source = examples_for(network, context, training.batch_size)
         trained = train(
             network,
             training.terms(context, labelled=source.labelled),

@@ -11,7 +11,7 @@ from lilliput.context import Context
 from lilliput.distill.features import hinted_channels
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import Hints, LossTerm, scored_terms
-from lilliput.distill.sources import Examples
+from lilliput.distill.sources import examples_for
 from lilliput.network import Network
 from lilliput.steps.base import STAGES, Kind, Step
 from lilliput.steps.teaching import (
@@ -71,7 +71,7 @@ class Distill(Step):
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         network = candidate.the_network()
         teacher = the_teacher(self.teacher, self.teacher_weights, context)
-        source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
+        source = examples_for(network, context, self.batch_size)
         schedule = Schedule(
             self.epochs,
             self.learning_rate,

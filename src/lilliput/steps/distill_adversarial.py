@@ -21,7 +21,7 @@ from lilliput.distill.features import (
 )
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import INPUT, LossTerm, scored_terms
-from lilliput.distill.sources import Examples
+from lilliput.distill.sources import examples_for
 from lilliput.errors import Refused
 from lilliput.network import Network, flat_outputs
 from lilliput.steps.base import STAGES, Kind, Step
@@ -113,7 +113,7 @@ class DistillAdversarial(Step):
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         network, teacher = candidate.the_network(), self.chosen_teacher(context)
-        source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
+        source = examples_for(network, context, self.batch_size)
         terms, companions = self.parts(network, teacher, context, labelled=source.labelled)
         trained = train(
             network,

@@ -10,7 +10,7 @@ from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import Truth
-from lilliput.distill.sources import Examples
+from lilliput.distill.sources import examples_for
 from lilliput.errors import Refused
 from lilliput.steps.base import STAGES, Kind, Step
 from lilliput.steps.teaching import BatchSize, Epochs, Optimizer, WeightDecay
@@ -44,7 +44,7 @@ class Finetune(Step):
         schedule = Schedule(
             self.epochs, self.learning_rate, self.optimizer, weight_decay=self.weight_decay
         )
-        source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
+        source = examples_for(network, context, self.batch_size)
         trained = train(
             network,
             [Truth(context.task)],

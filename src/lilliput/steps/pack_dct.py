@@ -13,7 +13,7 @@ from lilliput.context import Context
 from lilliput.distill.coefficients import Coefficients
 from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import LossTerm
-from lilliput.distill.sources import Examples
+from lilliput.distill.sources import examples_for
 from lilliput.distill.teaching import check_teachable
 from lilliput.effort import Effort
 from lilliput.errors import Refused
@@ -158,7 +158,7 @@ class PackDct(Step):
             return network, companion
         free = {f"{path}.weight" for path in thresholds}
         student = replace(network, held={k: v for k, v in network.held.items() if k not in free})
-        source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
+        source = examples_for(network, context, self.batch_size)
         trained = train(
             student,
             self._terms(student, context, labelled=source.labelled),

@@ -13,7 +13,7 @@ from torch import Tensor
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.distill.loop import Schedule
-from lilliput.distill.sources import Examples
+from lilliput.distill.sources import examples_for
 from lilliput.distill.sparsening import Choose, Sparsening
 from lilliput.distill.teaching import Lesson, check_teachable, taught
 from lilliput.errors import Refused
@@ -218,7 +218,7 @@ class PruneWeights(Step):
         epochs = self.epochs
         if self.minutes is not None:
             context = with_best_gear(network, self.batch_size, context)
-            source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
+            source = examples_for(network, context, self.batch_size)
             epochs = epochs_within(self.minutes, epochs, network, source, context, key=key)
         schedule = Schedule(
             epochs, self.learning_rate, self.optimizer, weight_decay=self.weight_decay

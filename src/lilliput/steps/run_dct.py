@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lilliput.candidate import Candidate
 from lilliput.context import Context
 from lilliput.distill.loop import Schedule, train
-from lilliput.distill.sources import Examples
+from lilliput.distill.sources import examples_for
 from lilliput.distill.teaching import check_teachable
 from lilliput.errors import Refused
 from lilliput.frequency.counts import Counts, as_many_as_cost_no_more
@@ -180,7 +180,7 @@ class RunDct(Step):
         return [path for path, found in verdicts.items() if found["verdict"] == "faster"]
 
     def _repaired(self, network: Network, name: str, context: Context) -> Network:
-        source = Examples(context.data, context.task, network.preprocessing, self.batch_size)
+        source = examples_for(network, context, self.batch_size)
         teacher = context.teacher
         lesson = Distill(imitation=0.9 if teacher is not None else 0.0)
         return train(
