@@ -15,6 +15,7 @@ from lilliput.errors import LilliputError, Refused
 from lilliput.network import Network
 from lilliput.steps.distill import Distill
 from lilliput.steps.distill_adversarial import DistillAdversarial
+from lilliput.steps.prune_weights import PruneWeights
 from lilliput.testing import tiny_context, tiny_network
 
 
@@ -121,3 +122,29 @@ def test_a_teacher_of_other_classes_is_refused_before_training(
     context = tiny_context(tmp_path)
     with pytest.raises(LilliputError, match=r"gives \(2, 10\) where the network gives \(2, 4\)"):
         step(teacher=f"{tmp_path}/teach.py:build").requires(context.original, context)
+
+
+class Named(nn.Module):
+    """A layer that is called with a keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(input=torch.relu(self.conv(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_what_a_layer_is_given_by_name_is_its_input(tmp_path: Path) -> None:
+    module = Named().eval()
+    with Taps(module, ("fc.input",)) as taps:
+        module(torch.randn(2, 3, 8, 8))
+    assert taps.features["fc.input"].shape == (2, 8)
+    with torch.no_grad():
+        module.conv.weight[0] = 0.0
+        assert module.conv.bias is not None
+        module.conv.bias[0] = -1.0
+    given = replace(tiny_network(), module=module)
+    context = tiny_context(tmp_path, original=Candidate("original", network=given))
+    made = PruneWeights(density=0.9).apply(context.original, context).the_network()
+    assert made.module.get_submodule("conv").weight.shape[0] == 7

@@ -156,14 +156,18 @@ class Taps:
     def __enter__(self) -> Taps:
         for path, (module, before) in self._modules.items():
             if before:
-                self._handles.append(module.register_forward_pre_hook(self._keep_input(path)))
+                hook = self._keep_input(path)
+                self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             else:
                 self._handles.append(module.register_forward_hook(self._keep(path)))
         return self
 
     def _keep_input(self, path: str):  # type: ignore[no-untyped-def]  # torch's own hook signature
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.features[path] = inputs[0].float().clone()
+        def hook(
+            _module: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]
+        ) -> None:
+            first = next(iter((*inputs, *named.values())))
+            self.features[path] = first.float().clone()
 
         return hook
 

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from lilliput.frequency.bases import Kind, basis_of
 from lilliput.frequency.transform import Floats, zigzag
 
+AT_ONCE = 4
+"""Examples whose responses are held at a time."""
+
 
 class FrequencyConv2d(nn.Module):
     """Depthwise convolutions with m pictures, then a 1×1 mixture: (N, I, ...) → (N, O, ...).
@@ -107,16 +110,18 @@ def energies(layer: nn.Conv2d, basis: Floats, inputs: Tensor) -> NDArray[np.floa
     weight = layer.weight.detach().double().cpu()
     pictures = torch.tensor(np.array(basis), dtype=torch.float64)
     squares = (weight.flatten(2) @ pictures.t()).square().sum(0)
-    each = pictures.float().reshape(-1, 1, *layer.kernel_size)
-    responses = torch.nn.functional.conv2d(
-        inputs.flatten(0, 1)[:, None],
-        each.to(inputs.device),
-        None,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-    )
-    power = responses.square().mean((2, 3)).reshape(*inputs.shape[:2], -1).mean(0)
+    each = pictures.float().reshape(-1, 1, *layer.kernel_size).to(inputs.device)
+
+    def total(part: Tensor) -> Tensor:
+        apart = part.flatten(0, 1)[:, None]
+        responses = torch.nn.functional.conv2d(
+            apart, each, None, layer.stride, layer.padding, layer.dilation
+        )
+        power = responses.square().mean((2, 3))
+        return power.reshape(*part.shape[:2], -1).sum(0)
+
+    # As many responses as pictures of the basis: of all examples at once they fill the memory.
+    power = torch.stack([total(part) for part in torch.split(inputs, AT_ONCE)]).sum(0) / len(inputs)
     found: NDArray[np.float64] = (squares * power.cpu().double()).sum(0).numpy()
     return found
 

@@ -180,13 +180,14 @@ def _inputs_seen(modules: Mapping[str, nn.Module], seen: dict[str, list[Tensor]]
         def keep(
             _part: nn.Module,
             given: tuple[Tensor, ...],
+            named: Mapping[str, Tensor],
             name: str = f"{path}.weight" if path else "weight",
             channel: int = channel,
         ) -> None:
-            rows = given[0].detach().movedim(channel, -1)
+            rows = next(iter((*given, *named.values()))).detach().movedim(channel, -1)
             seen.setdefault(name, []).append(rows.reshape(-1, rows.shape[-1]))
 
-        handles.append(part.register_forward_pre_hook(keep))
+        handles.append(part.register_forward_pre_hook(keep, with_kwargs=True))
     try:
         yield
     finally:
