@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.artifact import TensorSpec
-from lilliput.distill.loop import Schedule, _memory_format, train
+from lilliput.distill.loop import Schedule, train
 from lilliput.distill.losses import Imitation, Observed, Truth
+from lilliput.distill.memory_format import memory_format_of
 from lilliput.distill.sources import Examples
 from lilliput.network import Network
 from lilliput.testing import tiny_context, tiny_network
@@ -61,17 +62,20 @@ def test_views_of_convolutions_train_and_teach(student: nn.Module, tmp_path: Pat
 
 
 def test_what_bears_it_is_fast() -> None:
-    assert _memory_format(tiny_network()) is torch.channels_last
-    assert _memory_format(network(Projected(16))) is torch.channels_last
-    assert _memory_format(network(Projected(6))) is torch.contiguous_format
-    assert _memory_format(network(Viewing())) is torch.contiguous_format
+    def found(given: Network) -> torch.memory_format:
+        return memory_format_of(given, given.copy().module.train())
+
+    assert found(tiny_network()) is torch.channels_last
+    assert found(network(Projected(16))) is torch.channels_last
+    assert found(network(Projected(6))) is torch.contiguous_format
+    assert found(network(Viewing())) is torch.contiguous_format
 
 
 def test_to_try_changes_nothing() -> None:
     given = tiny_network()
     before = {k: v.clone() for k, v in given.module.state_dict().items()}
     state = torch.random.get_rng_state()
-    _memory_format(given)
+    memory_format_of(given, given.module)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(v, before[k]) for k, v in given.module.state_dict().items())
     assert not given.module.training

@@ -24,13 +24,11 @@ from lilliput.context import Context, Precision
 from lilliput.distill.answers import Answer, Answers, answers_like
 from lilliput.distill.companions import Companion, keepers
 from lilliput.distill.losses import LossTerm, Observed, Taps, Truth
+from lilliput.distill.memory_format import in_format, memory_format_of
 from lilliput.distill.sources import Source
 from lilliput.distill.speed import torch_threads
 from lilliput.errors import LilliputError
 from lilliput.network import Network, flat_outputs
-
-SAFE_CHANNELS = 16
-"""From 7 on none crashed; twice that, for a heap that survives proves little."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +160,9 @@ class _Job:
         )
         self.teacher = None if teacher is None else teacher.copy().module.eval()
         if self.teacher is not None and teacher is not None:
-            _in_format(self.teacher.to(self.fabric.device), _memory_format(teacher))
-        memory_format = _memory_format(student)
+            teaching = memory_format_of(teacher, self.teacher)
+            in_format(self.teacher.to(self.fabric.device), teaching)
+        memory_format = memory_format_of(student, student.module.train())
         self._frozen = {n: p.requires_grad for n, p in student.module.named_parameters()}
         self.companions, self.share, self.asking = companions, 0.0, 0.0
         student.module.to(self.fabric.device)
@@ -173,7 +172,7 @@ class _Job:
         for companion in companions:
             companion.optimizing(optimizer)
         self.module, self.optimizer = self.fabric.setup(
-            _in_format(student.module, memory_format), optimizer
+            in_format(student.module, memory_format), optimizer
         )
         self.adapters.to(self.fabric.device)
         self.taps = tuple(dict.fromkeys(tap for term in terms for tap in term.taps))
@@ -294,7 +293,7 @@ class _Job:
     def finished(self) -> Network:
         for companion in self.companions:
             companion.end()
-        module = _in_format(self.student.module.to("cpu").eval(), torch.contiguous_format)
+        module = in_format(self.student.module.to("cpu").eval(), torch.contiguous_format)
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(self._frozen[name])
             parameter.grad = None
@@ -333,39 +332,6 @@ def make_optimizer(module: nn.Module, schedule: Schedule) -> torch.optim.Optimiz
     return torch.optim.SGD(
         groups, lr=schedule.learning_rate, momentum=schedule.momentum, nesterov=True
     )
-
-
-def _in_format(module: nn.Module, memory_format: torch.memory_format) -> nn.Module:
-    return module.to(memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
-
-
-def _memory_format(network: Network) -> torch.memory_format:
-    """Channels-last makes convolutions on pictures a tenth to a third faster, and only those.
-
-    Convolutions in groups, as CARN-M's, are a fifth slower by it. The gradient of a strided 1×1
-    convolution with few input channels writes beyond its memory (oneDNN in torch 2.13).
-    """
-    pictures = all(len(spec.shape) == 4 for spec in network.inputs)
-    convolutions = [part for part in network.module.modules() if isinstance(part, nn.Conv2d)]
-    groups = any(1 < c.groups < c.in_channels for c in convolutions)
-    unsafe = any(
-        max(c.kernel_size) == 1 < max(c.stride) and c.in_channels < SAFE_CHANNELS
-        for c in convolutions
-    )
-    plain = not pictures or groups or unsafe or not _trains_channels_last(network)
-    return torch.contiguous_format if plain else torch.channels_last
-
-
-def _trains_channels_last(network: Network) -> bool:
-    """Tried on a copy: a `view` of what a convolution gives wants its channels apart."""
-    trial = _in_format(network.copy().module.train(), torch.channels_last)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            outputs = flat_outputs(trial(*network.example(2)))
-            torch.stack([output.float().sum() for output in outputs]).sum().backward()  # type: ignore[no-untyped-call]
-    except RuntimeError:
-        return False
-    return True
 
 
 def _last_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -162,20 +162,24 @@ class Taps:
                 self._handles.append(module.register_forward_hook(self._keep(path)))
         return self
 
+    # What follows gets a copy, for it may work in place, and gradients still pass the feature.
+
     def _keep_input(self, path: str):  # type: ignore[no-untyped-def]  # torch's own hook signature
-        def hook(
-            _module: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]
-        ) -> None:
-            first = next(iter((*inputs, *named.values())))
-            self.features[path] = first.float().clone()
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> Any:
+            if inputs:
+                self.features[path] = inputs[0].float()
+                return (inputs[0].clone(), *inputs[1:]), named
+            name, first = next(iter(named.items()))
+            self.features[path] = first.float()
+            return inputs, {**named, name: first.clone()}
 
         return hook
 
     def _keep(self, path: str):  # type: ignore[no-untyped-def]  # torch's own hook signature
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> Tensor | None:
             # A training in bfloat16 hands out features in it; losses are sums, and want all digits.
-            # What follows may work in place.
-            self.features[path] = flat_outputs(output)[0].float().clone()
+            self.features[path] = flat_outputs(output)[0].float()
+            return output.clone() if isinstance(output, Tensor) else None
 
         return hook
 
