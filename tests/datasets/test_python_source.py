@@ -70,6 +70,10 @@ CODE = """
         yield np.ones((2, 3)), np.ones(2)
         yield np.ones((2, 3))
 
+    def shifted():
+        yield np.ones((4, 3)), np.ones(3)
+        yield np.ones((4, 3)), np.ones(5)
+
     def ragged():
         yield np.ones((2, 3))
         yield np.ones((2, 4))
@@ -150,6 +154,7 @@ def test_no_bytecode_is_left_beside_the_users_files(code, monkeypatch):
         ("number", "the function gives a int"),
         ("triple", "a batch has 3 parts\n  → yield"),
         ("words", "a batch holds a str, not an array of numbers"),
+        ("shifted", "batch 1 has 4 inputs and 3 targets\n  → every input has a target"),
         ("half", "some batches have targets and others have none"),
         ("ragged", r"batches have different shapes: \(3,\) and \(4,\)"),
         ("oddly", "the function gives a part 'dev'"),

@@ -205,6 +205,8 @@ def test_delivering_the_best(tmp_path: Path):
         (run.files / "older.pt2").write_bytes(b"older")
         (run.path / "best.pt2").write_bytes(b"older")
         (run.path / "best.lil").write_bytes(b"the user's own")
+        (run.path / "best.d").mkdir()
+        (run.path / "best.link").symlink_to("nowhere")
         file = run.files / "a.bin"
         file.write_bytes(b"net")
         artifact = Artifact.of(file)
@@ -216,6 +218,7 @@ def test_delivering_the_best(tmp_path: Path):
         with pytest.raises(LilliputError, match="not the one that was measured"):
             run.deliver(artifact)
         assert run.write("x.txt", "ü").read_text(encoding="utf-8") == "ü"
+        assert run.write("y.txt", "caf\udce9").read_text(encoding="utf-8") == "caf\\udce9"
 
 
 def test_an_environment_that_cannot_be_read_is_empty(tmp_path: Path):

@@ -177,7 +177,8 @@ class RunFolder:
 
     def write(self, name: str, content: str) -> Path:
         """Put a text file into the folder, whole or not at all; returns its path."""
-        write_atomically(self.path / name, content.encode())
+        # Names of files need not be text.
+        write_atomically(self.path / name, content.encode(errors="backslashreplace"))
         return self.path / name
 
     def deliver(self, best: Artifact) -> Path:
@@ -196,7 +197,7 @@ class RunFolder:
         target = self.path / f"best{best.path.suffix}"
         write_atomically(target, content)
         for other in self.path.glob("best.*"):
-            if other != target and self._delivered(other):
+            if other != target and other.is_file() and self._delivered(other):
                 other.unlink()
         return target
 

@@ -73,6 +73,12 @@ def _gathered(batches: Any, source: str) -> tuple[Split, str, str]:
         x, y = _pair(batch, source)
         size += x.nbytes
         refuse_too_large(size, at=source)
+        if y is not None and len(y) != len(x):
+            raise LilliputError(
+                f"batch {len(inputs) + 1} has {len(x)} inputs and {len(y)} targets",
+                at=source,
+                hint="every input has a target of its own, in the same place",
+            )
         inputs.append(x)
         if y is not None:
             targets.append(y)
