@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -112,3 +116,24 @@ def test_not_an_npz(tmp_path):
         load_data(str(tmp_path / "a.npz"))
     with pytest.raises(LilliputError, match=r"no file 'elsewhere\.npz'"):
         load_data("elsewhere.npz")
+
+
+def test_damage_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "many.npz"
+    np.savez_compressed(path, x=np.arange(9000, dtype=np.uint8).reshape(-1, 10, 10, 3))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(damaged), 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        with suppress(LilliputError):
+            load_npz(path)
+
+
+def test_what_is_no_array_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "text.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x", "no array")
+    with pytest.raises(LilliputError, match="'x' is no array"):
+        load_npz(path)

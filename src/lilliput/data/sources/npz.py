@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,12 @@ from lilliput.data.dataset import Array, Split
 from lilliput.data.sources.memory import refuse_too_large
 from lilliput.data.sources.raw import WHOLE, Raw, as_inputs, as_labels
 from lilliput.errors import LilliputError, nearest
+
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+    *(OSError, EOFError, ValueError, RuntimeError),
+)
+"""What zipfile and numpy raise on bytes that are no archive of arrays."""
 
 NAMES = (
     ("train", "x_train", "y_train"),
@@ -80,8 +88,10 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
             return {known: _array(held, n, path) for known, n in named.items()} or dict.fromkeys(
                 held.files, np.zeros(0)
             )
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise LilliputError(f"not a readable .npz: {error}", at=str(path)) from error
+    except DAMAGE as error:
+        raise LilliputError(
+            f"not a readable .npz: {error}", at=str(path), hint="copy it again, or save it anew"
+        ) from error
 
 
 def _known(given: Sequence[str], path: Path) -> dict[str, str]:
@@ -118,6 +128,8 @@ def _array(held: np.lib.npyio.NpzFile, name: str, path: Path) -> Array:
             at=str(path),
             hint="save numbers, not objects: np.savez(file, x=np.asarray(x, np.uint8), ...)",
         ) from error
+    if not isinstance(array, np.ndarray):
+        raise LilliputError(f"{name!r} is no array", at=str(path))
     if array.ndim == 0:
         raise LilliputError(f"array {name!r} holds a single value", at=str(path))
     return array
