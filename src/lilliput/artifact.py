@@ -26,11 +26,15 @@ class TensorSpec(Noun):
     dtype: str = "float32"
     sample: tuple[int, ...] | None = None
 
+    @property
+    def batch(self) -> int | None:
+        """The only batch size that it takes; None where it is free."""
+        return self.shape[0] if self.shape else None
+
     def concrete(self, batch: int = 1) -> tuple[int, ...]:
         """The shape to run at: `sample` with the batch replaced, free dimensions read from it."""
         sample = self.sample or tuple(1 if size is None else size for size in self.shape)
-        first = self.shape[0] if self.shape and self.shape[0] is not None else batch
-        return (first, *sample[1:])
+        return (batch if self.batch is None else self.batch, *sample[1:])
 
 
 class ArtifactMetadata(Noun):

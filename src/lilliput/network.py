@@ -63,8 +63,7 @@ class Network:
     @property
     def fixed_batch(self) -> int | None:
         """The only batch size that the network takes; None where it is free."""
-        shape = self.inputs[0].shape
-        return shape[0] if shape else None
+        return self.inputs[0].batch
 
     @property
     def params(self) -> int:

@@ -77,8 +77,7 @@ def seconds_an_example(network: Network, context: Context) -> tuple[float, float
         network.copy().module.train(),
         Gear(context.train_threads, context.train_precision),
     )
-    size = min(BATCH, len(context.data.train))
-    source = examples_for(network, context, size)
+    source = examples_for(network, context, BATCH)
     free, spent = network.fixed_batch is None, 0.0
     each: list[float] = []
     epochs = (source.epoch(context.rng("pace", number)) for number in range(PASSES))

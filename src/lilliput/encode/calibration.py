@@ -50,7 +50,7 @@ def calibration_of(
         Refused: too few examples.
     """
     split = data.calibration if len(data.calibration) else data.split("train")
-    fixed = inputs[0].shape[0] if inputs and inputs[0].shape else None
+    fixed = inputs[0].batch if inputs else None
     size = fixed or (BATCH if split.uniform else 1)
     order = _affordable(split, rng.permutation(len(split))[:images])
     judged = max(round(len(order) * JUDGED_SHARE), 1)

@@ -29,8 +29,6 @@ PERCENTILE = 99.999
 LEVELS = 256
 UNSEEN = 1e-12
 """Share of a bin that the quantized distribution knows nothing of."""
-UNSEEN = 1e-12
-"""Share of a bin that the quantized distribution knows nothing of."""
 
 
 class Histogram:

@@ -92,7 +92,7 @@ def _outputs_and_truths(
     A file made for one batch size is fed with batches of that size; what fills up the last one is
     dropped again. Of several outputs the first is scored.
     """
-    fixed = fixed_batch(session)
+    fixed = session.inputs[0].batch
     size = fixed or size
     batches = task.batches(split, preprocessing, size, layout=layout)
     total = -(-len(split) // size) if split.uniform else None
@@ -108,12 +108,6 @@ def _outputs_and_truths(
         yield run_batch(session, batch.inputs, fixed=fixed)[0], batch.targets
     if nothing:
         raise LilliputError("there are no examples to score")
-
-
-def fixed_batch(session: Computes) -> int | None:
-    """The only batch size that the file takes; None where it is free."""
-    shape = session.inputs[0].shape
-    return shape[0] if shape else None
 
 
 def run_batch(
@@ -139,7 +133,7 @@ def outputs_of(
     batch_size: int = 64,
 ) -> Iterator[Array]:
     """The first output of every batch of the split, in order."""
-    fixed = fixed_batch(session)
+    fixed = session.inputs[0].batch
     for batch in task.batches(split, preprocessing, fixed or batch_size, layout=layout):
         yield run_batch(session, batch.inputs, fixed=fixed)[0]
 

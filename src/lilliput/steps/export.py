@@ -72,7 +72,7 @@ def real_inputs(network: Network, context: Context) -> tuple[Array, ...]:
     split = context.data.validation
     if not len(split):
         return ()
-    fixed = [spec.shape[0] for spec in network.inputs if spec.shape[0] is not None]
+    fixed = [spec.batch for spec in network.inputs if spec.batch is not None]
     count = min([REAL_EXAMPLES, *fixed])
     batches = context.task.batches(
         split.head(count), network.preprocessing, count, layout=context.data.layout
